@@ -1,0 +1,295 @@
+"""Compiled kernels: arrays in, `out` arrays filled, nothing checked.
+
+Callers guarantee what each docstring states; a wrong index here reads foreign memory. The one option set for
+all kernels is `kernel` below. Everything also runs as plain Python under ``NUMBA_DISABLE_JIT=1``.
+
+The backward sweep of stock-augmented dynamic programming (gamma = 1, stocks on a lattice) is
+
+    V_out[s, c] = max over pairs (s, a) of  sum over outcomes k of  prob_k * V_next[successor_k, c + shift_k],
+
+a maximum of sums of *shifted rows*. Four choices make it run near the speed of the memory system:
+
+- The stock axis is innermost and contiguous, so that the loop over stocks is a vector loop.
+- Rows are padded at both ends, so that ``c + shift`` never leaves its row and the loop has no branch.
+- A pair with up to six outcomes is one pass over the stocks: the sum stays in a register, and the maximum and
+  the policy are updated in the same pass. More outcomes are summed in a scratch row first.
+- Terms are added in the order of the table, each product rounded before it is added. Nothing is fused or
+  reordered, so results are the same bit for bit on every processor, thread count and block size, and equal to
+  the plain Python run. (Fused multiply-adds were measured: no faster, since loads are the limit.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Floats = NDArray[np.float64]
+Pointers = NDArray[np.int64]
+Numbers = NDArray[np.int32]
+Box = tuple[int, int, int, int]  # first state, last state, first stock, last stock; ends excluded
+
+LINE = 8  # float64 numbers in a cache line, and in the widest vector register
+BLOCK = 1024  # stocks handled at once: the rows written again and again stay in the first-level cache
+FUSED = 6  # outcomes summed in one pass
+THREAD_WORK = 400_000  # updates below which waking another thread (some 30 microseconds) does not pay
+
+
+def kernel(function: Function | None = None, *, inline: bool = False) -> Any:
+    """The decorator of every kernel; it owns all of numba's options.
+
+    - ``nogil``: several Python threads run kernels at once (`run_in_boxes`). ``parallel=True`` was measured:
+      no faster, while it adds compile time and a threading layer that Python threads may not share.
+    - ``cache``: the machine code is kept on disk, so that only the first use on a machine compiles.
+    - ``error_model="numpy"``: a division by zero gives infinity or NaN instead of a branch that raises.
+    - ``fastmath`` stays off, all of it: no flag was measurably faster, "reassoc" and "contract" would let
+      printed numbers change with the processor, "nnan" and "ninf" would delete tests for NaN and infinity.
+    - ``inline`` marks pieces that LLVM must inline, because their callers pass constants (the number of
+      terms) whose branches have to vanish from the loop. They are cached as parts of their callers.
+    """
+
+    def decorate(f: Function) -> Any:
+        if inline:
+            return njit(f, nogil=True, error_model="numpy", forceinline=True)
+        return njit(f, nogil=True, cache=True, error_model="numpy")
+
+    return decorate if function is None else decorate(function)
+
+
+@kernel(inline=True)
+def _terms(prob, succ, shift, k, last, width, start):  # type: ignore[no-untyped-def]
+    """Weights of the six outcomes from `k` on, and where in the flat layer their shifted rows begin.
+
+    Beyond outcome `last`, the end of its pair, that one is named again; such terms are not used.
+    """
+    k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
+    k4, k5 = min(k + 4, last), min(k + 5, last)
+    p = prob[k], prob[k1], prob[k2], prob[k3], prob[k4], prob[k5]
+    at = (
+        np.uint64(succ[k] * width + shift[k] + start),
+        np.uint64(succ[k1] * width + shift[k1] + start),
+        np.uint64(succ[k2] * width + shift[k2] + start),
+        np.uint64(succ[k3] * width + shift[k3] + start),
+        np.uint64(succ[k4] * width + shift[k4] + start),
+        np.uint64(succ[k5] * width + shift[k5] + start),
+    )
+    return p, at
+
+
+@kernel(inline=True)
+def _pass(v, n, out, add, policy, index, tol, count, p, at):  # type: ignore[no-untyped-def]
+    """One pass over `n` stocks: a sum of `count` shifted rows, added to `out` or compared with it.
+
+    Row k of the sum is ``v[at[k] : at[k] + n]`` with weight ``p[k]``. `count` and `add` are constants at each
+    call and `policy` may be None, so only the work in use remains in the loop. Unsigned indices spare the
+    test for negative ones, which would bar vector instructions.
+    """
+    for j in range(n):
+        i = np.uint64(j)
+        x = p[0] * v[at[0] + i]
+        if add:
+            x = out[i] + x
+        if count > 1:
+            x += p[1] * v[at[1] + i]
+        if count > 2:
+            x += p[2] * v[at[2] + i]
+        if count > 3:
+            x += p[3] * v[at[3] + i]
+        if count > 4:
+            x += p[4] * v[at[4] + i]
+        if count > 5:
+            x += p[5] * v[at[5] + i]
+        if add:
+            out[i] = x
+        else:
+            best = out[i]
+            if policy is not None:
+                policy[i] = index if x > best + tol else policy[i]
+            out[i] = x if x > best else best
+
+
+@kernel
+def sweep(
+    pair_ptr: Pointers,
+    outcome_ptr: Pointers,
+    prob: Floats,
+    succ: Numbers,
+    shift: Numbers,
+    v_next: Floats,
+    pad: int,
+    out: Floats,
+    box: Box,
+    policy: NDArray[Any] | None = None,
+    tol: float = 0.0,
+) -> None:
+    """One backward sweep of gamma = 1 dynamic programming on a lattice of stocks.
+
+    Parameters
+    ----------
+    pair_ptr, outcome_ptr, prob
+        (S + 1,), (n_pairs + 1,), (n_outcomes,): the transitions, as in `MDP`. Every pair has an outcome.
+    succ
+        (n_outcomes,) int32: row of `v_next` that each outcome leads to; the last row where the return ends.
+    shift
+        (n_outcomes,) int32: reward of each outcome in mesh units, at most `pad` in absolute value.
+    v_next
+        (S + 1, width) float64, C-contiguous: values one step later, column ``pad + i`` for stock i, with
+        ``width >= pad + C + pad`` and the columns outside filled. Row S is the payoff of ended returns.
+    pad
+        Columns before stock 0.
+    out
+        (S or more, width) float64: receives the values, the true maximum even where actions tie. States
+        without pairs (terminal) receive the last row of `v_next`. Columns outside the stocks are not
+        written; see `fill_pads`.
+    box
+        (first state, last state, first stock, last stock), ends excluded: the part of `out` to compute.
+        Threads may compute different boxes at once.
+    policy
+        (S, C) uint8, or a wider unsigned type where a state has more than 256 pairs: receives the index
+        within its state of a maximizing pair, 0 where there is none. None: values only (compiled apart).
+    tol
+        Tie tolerance, absolute: a later pair takes over only if it beats the best value so far by more than
+        this. The chosen pair is thus within ``(pairs of the state - 1) * tol`` of the maximum, and is the
+        lowest maximizer where values differ by rounding only.
+    """
+    first_state, last_state, first_stock, last_stock = box
+    v = v_next.reshape(-1)
+    width = v_next.shape[1]
+    end_row = v_next.shape[0] - 1
+    zero = np.uint64(0)
+    scratch = np.empty(min(BLOCK, last_stock - first_stock))
+    for block in range(first_stock, last_stock, BLOCK):
+        n = min(BLOCK, last_stock - block)
+        start = pad + block
+        for s in range(first_state, last_state):
+            first_pair, last_pair = pair_ptr[s], pair_ptr[s + 1]
+            row = out[s, start : start + n]
+            for i in range(n):
+                row[i] = v_next[end_row, start + i] if first_pair == last_pair else -np.inf
+            if policy is None:
+                owner, index = None, 0
+            else:
+                owner, index = policy[s, block : block + n], policy.dtype.type(0)
+                owner[:] = 0
+            for j in range(first_pair, last_pair):
+                if policy is not None:
+                    index = policy.dtype.type(j - first_pair)
+                k, last = outcome_ptr[j], outcome_ptr[j + 1] - 1
+                count = last - k + 1
+                if count > FUSED:  # sum two at a time in a scratch row, the only term of the final pass
+                    for i in range(n):
+                        scratch[i] = 0.0
+                    for m in range(k, last, 2):
+                        p, at = _terms(prob, succ, shift, m, last, width, start)
+                        _pass(v, n, scratch, True, None, 0, 0.0, 2, p, at)
+                    if count % 2 == 1:
+                        p, at = _terms(prob, succ, shift, last, last, width, start)
+                        _pass(v, n, scratch, True, None, 0, 0.0, 1, p, at)
+                    p, at = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), (zero, zero, zero, zero, zero, zero)
+                    _pass(scratch, n, row, False, owner, index, tol, 1, p, at)
+                    continue
+                p, at = _terms(prob, succ, shift, k, last, width, start)
+                if count == 1:
+                    _pass(v, n, row, False, owner, index, tol, 1, p, at)
+                elif count == 2:
+                    _pass(v, n, row, False, owner, index, tol, 2, p, at)
+                elif count == 3:
+                    _pass(v, n, row, False, owner, index, tol, 3, p, at)
+                elif count == 4:
+                    _pass(v, n, row, False, owner, index, tol, 4, p, at)
+                elif count == 5:
+                    _pass(v, n, row, False, owner, index, tol, 5, p, at)
+                else:
+                    _pass(v, n, row, False, owner, index, tol, 6, p, at)
+
+
+sweep_policy = sweep  # with `policy` and `tol`
+
+
+@kernel
+def fill_pads(
+    values: Floats, pad: int, n_stocks: int, first_row: int, last_row: int, below: float, above: float
+) -> None:
+    """Continue rows `first_row` to `last_row` (excluded) of `values` beyond both ends along straight lines.
+
+    `below` and `above` are the slopes per mesh unit; 0 repeats the end value (a threshold that is surely
+    missed or surely met). Exact wherever the objective is affine beyond both ends of the stocks.
+    """
+    for s in range(first_row, last_row):
+        row = values[s]
+        last = pad + n_stocks - 1
+        for i in range(1, pad + 1):
+            row[pad - i] = row[pad] - i * below
+        for i in range(1, row.size - last):
+            row[last + i] = row[last] + i * above
+
+
+def row_width(n_stocks: int, pad: int) -> int:
+    """Width of a padded row: at least ``pad + n_stocks + pad``, an odd number of cache lines.
+
+    Rows an even number of lines apart (at worst a power of two) would crowd into few sets of the cache.
+
+    >>> row_width(601, 3)
+    616
+    """
+    lines = -(-(n_stocks + 2 * pad) // LINE)
+    return LINE * (lines + 1 - lines % 2)
+
+
+@cache
+def n_threads() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The helper threads; the calling thread works too."""
+    return ThreadPoolExecutor(n_threads() - 1, thread_name_prefix="rdolib")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has no helper threads and must make its own
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def split_in_boxes(updates: NDArray[np.integer[Any]], n_stocks: int, pieces: int) -> list[Box]:
+    """At most `pieces` boxes (first state, last state, first stock, last stock) of nearly equal work.
+
+    `updates` (S + 1,) counts the outcomes to sum per stock, cumulated over the states: that is
+    ``outcome_ptr[pair_ptr]``. Many states are split by states (long rows are fastest), few by stocks.
+
+    >>> split_in_boxes(np.array([0, 2, 2, 4]), 24, 2)
+    [(0, 3, 0, 16), (0, 3, 16, 24)]
+    """
+    n_states = len(updates) - 1
+    if n_states >= 8 * pieces:
+        targets = updates[-1] * np.arange(1, pieces) // pieces
+        cuts = [0, *np.searchsorted(updates, targets).tolist(), n_states]
+        return [(a, b, 0, n_stocks) for a, b in pairwise(cuts) if a < b]
+    step = LINE * max(1, -(-n_stocks // (LINE * pieces)))
+    return [(0, n_states, c, min(c + step, n_stocks)) for c in range(0, n_stocks, step)]
+
+
+def run_in_boxes(work: Callable[[Box], object], updates: NDArray[np.integer[Any]], n_stocks: int) -> None:
+    """Call `work` on boxes that cover all states and stocks, in parallel where that pays.
+
+    `work` calls kernels, which release the interpreter; it must not call `run_in_boxes` itself.
+    """
+    pieces = max(1, min(n_threads(), int(updates[-1]) * n_stocks // THREAD_WORK))
+    boxes = split_in_boxes(updates, n_stocks, pieces)
+    others = [_pool().submit(work, box) for box in boxes[1:]]
+    try:
+        work(boxes[0])
+    finally:
+        for other in others:
+            other.result()

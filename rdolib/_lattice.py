@@ -1,0 +1,324 @@
+"""Backward sweeps over a window of stocks, one row of stocks per state: finite horizons.
+
+In the money of step 0 the stock only adds up, ``x_{t+1} = x_t + gamma**t r``, so a sweep is a maximum of sums of
+shifted rows. With ``gamma = 1`` and rewards on a lattice the shifts are exact. Otherwise they are rounded to the mesh
+``h``, and the error is carried along:
+
+* nondecreasing utility: rounding all shifts down (up) gives a lower (upper) bound, and the policy of the lower one,
+  fed the true stock rounded down, attains at least the lower bound;
+* otherwise: nearest rounding, and ``L`` times the sum of the largest rounding errors of the steps, on both sides.
+
+Derived in the book, chapter on distributional value iteration.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdolib import _graph, _kernels
+from rdolib._reachable import Problem
+from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Rest = tuple[Floats, Floats]  # least and greatest return of each state after the last step
+Rounding = Literal["exact", "down", "up", "nearest"]
+
+_NEAR = 1e-6  # a stock asked for may miss an exact lattice by this part of the mesh
+_SLACK = 1e-9  # part of the mesh by which a stock may lie below a grid point and still count as on it
+
+
+class Window:
+    """Values at step 0 and the policy of one solved window of stocks ``offset + mesh * (low + i)``, ``0 <= i < count``."""
+
+    def __init__(self, problem: Problem, offset: float, mesh: float, low: int, count: int) -> None:
+        self.problem, self.offset, self.mesh, self.low, self.count = problem, offset, mesh, low, count
+
+    def stocks(self, first: int, last: int) -> Floats:
+        return self.offset + self.mesh * np.arange(self.low + first, self.low + last)
+
+    def place(self, x: Floats) -> Floats:
+        """Position of stocks (money of step 0) in the window, as a real number."""
+        return (x - self.offset) / self.mesh - self.low
+
+    def solve(
+        self, steps: int, horizon: int | None, rounding: Rounding, rest: Rest | None, bound: int, with_policy: bool
+    ) -> None:
+        """Sweep back from ``steps``; ``bound`` chooses the least (0) or greatest (1) return of the rest."""
+        problem, mdp = self.problem, self.problem.mdp
+        shifts = [_shift(problem, self.mesh, t, rounding) for t in (range(steps) if mdp.gamma < 1 else [0])]
+        pad = int(max(np.abs(s).max(initial=0) for s in shifts)) + 1
+        succ = np.where(mdp.terminated, mdp.n_states, mdp.next_state).astype(np.int32)
+        width = _kernels.row_width(self.count, pad)
+        x = self.stocks(-pad, width - pad)
+        value = np.empty((mdp.n_states + 1, width))
+        value[:] = problem.objective.utility(x)
+        if rest is not None:
+            scale = mdp.gamma**steps
+            live = np.flatnonzero(~mdp.terminal)
+            low, high = x + scale * rest[0][live, None], x + scale * rest[1][live, None]
+            value[live] = problem.objective.range_on(low, high)[bound]
+        out = np.empty_like(value)
+        out[:] = value[-1]
+        self.policy = np.empty((steps, mdp.n_states, self.count), dtype=np.uint8) if with_policy else None
+        outside = np.r_[0:pad, pad + self.count : width]
+        work = mdp.outcome_ptr[mdp.pair_ptr]
+        tie = _graph.TIE * max(1.0, float(np.abs(value[-1]).max()))
+        for t in reversed(range(steps)):
+            shift = shifts[t % len(shifts)]
+            layer = None if self.policy is None else self.policy[t]
+
+            def box(
+                part: tuple[int, int, int, int],
+                value: Floats = value,
+                out: Floats = out,
+                shift: NDArray[np.int32] = shift,
+                layer: NDArray[np.uint8] | None = layer,
+            ) -> None:
+                common = (mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ, shift, value, pad, out, part)
+                if layer is None:
+                    _kernels.sweep(*common)
+                else:
+                    _kernels.sweep_policy(*common, layer, tie)
+
+            _kernels.run_in_boxes(box, work, self.count)
+            out[:-1, outside] = self._outside(x[outside], t, 0 if horizon is None else horizon - t)
+            value, out = out, value
+        self.values = value[: mdp.n_states, pad : pad + self.count].copy()
+
+    def _outside(self, x: Floats, t: int, left: int) -> Floats:
+        """Values beyond the window: saturated, or NaN where no reachable stock looks."""
+        problem, mdp = self.problem, self.problem.mdp
+        if problem.saturation is None:
+            values = np.full((mdp.n_states, len(x)), np.nan)
+        else:
+            scale = mdp.gamma**t
+            stock = np.broadcast_to(x / scale, (mdp.n_states, len(x)))
+            state = np.broadcast_to(np.arange(mdp.n_states)[:, None], stock.shape)
+            side = problem.saturation.side(state, stock, left)
+            values = problem.saturation.value(state, stock, side, left)
+            if problem.saturation.slopes is not None:
+                values = scale * values
+            values[side == 0] = np.nan
+        values[mdp.terminal] = problem.objective.utility(x)
+        return values
+
+
+def _shift(problem: Problem, mesh: float, t: int, rounding: Rounding) -> NDArray[np.int32]:
+    """Rewards of step ``t`` in mesh units, rounded."""
+    steps = problem.mdp.gamma**t * problem.mdp.reward / mesh
+    if rounding == "down":
+        return np.floor(steps + _SLACK).astype(np.int32)
+    if rounding == "up":
+        return np.ceil(steps - _SLACK).astype(np.int32)
+    return np.rint(steps).astype(np.int32)
+
+
+def reach(problem: Problem, stocks: Floats, steps: int) -> tuple[float, float]:
+    """Stocks (money of step 0) that can matter within ``steps`` steps: reachable and, at some state and step, not saturated."""
+    mdp = problem.mdp
+    weights = float(np.sum(mdp.gamma ** np.arange(steps)))
+    low = float(stocks.min()) + weights * min(0.0, float(mdp.reward.min(initial=0.0)))
+    high = float(stocks.max()) + weights * max(0.0, float(mdp.reward.max(initial=0.0)))
+    if problem.saturation is not None and problem.saturation.linear:
+        return float(stocks.min()), float(stocks.min())
+    if problem.saturation is not None:
+        scale = mdp.gamma ** np.arange(len(problem.saturation.least))[::-1, None]
+        low = max(low, float((-problem.saturation.greatest * scale).min()))
+        high = min(high, float((-problem.saturation.least * scale).max()))
+    return low, max(low, high)
+
+
+def window_bytes(problem: Problem, mesh: float, stocks: Floats, steps: int) -> float:
+    """Memory of an exact lattice: two layers of values and the policy."""
+    low, high = reach(problem, stocks, steps)
+    count = (high - low) / mesh + 3
+    pad = float(np.abs(problem.mdp.reward).max(initial=0.0)) / mesh + 1
+    states = problem.mdp.n_states
+    return states * count * steps + 16 * (states + 1) * (count + 2 * pad)
+
+
+class WindowTable:
+    """Windows of stocks swept over a finite number of steps, exact or with certified rounding."""
+
+    endless = False
+
+    def __init__(
+        self, problem: Problem, windows: list[tuple[Window, Window]], steps: int, horizon: int | None,
+        rounding: Rounding, error: float, rung: str,
+    ) -> None:  # fmt: skip
+        self.problem, self.windows, self.steps, self.horizon = problem, windows, steps, horizon
+        self.rounding, self.error, self.rung = rounding, error, rung
+        self.exact = rounding == "exact"
+        self.iterations = steps
+
+    @classmethod
+    def exact_lattice(cls, problem: Problem, mesh: float, stocks: Floats, horizon: int) -> WindowTable:
+        """gamma = 1 and rewards in multiples of ``mesh``: one window for each offset of the stocks from the lattice."""
+        offset = stocks - np.rint(stocks / mesh) * mesh
+        offset[np.abs(offset) <= _SLACK * mesh] = 0.0
+        ordered = np.sort(offset)
+        windows = []
+        low, high = reach(problem, stocks, horizon)
+        first, last = int(np.floor(low / mesh)) - 1, int(np.ceil(high / mesh)) + 1
+        for one in ordered[np.concatenate([[True], np.diff(ordered) > _SLACK * mesh])]:
+            window = Window(problem, float(one), mesh, first, last - first + 1)
+            window.solve(horizon, horizon, "exact", None, 0, with_policy=True)
+            windows.append((window, window))
+        rung = f"exact: lattice of {last - first + 1} stocks with mesh {mesh:.6g}, {horizon} sweeps"
+        return cls(problem, windows, horizon, horizon, "exact", 0.0, rung)
+
+    # ------------------------------------------------------------- reading
+
+    def _window(self, x: Floats) -> tuple[Window, Window]:
+        """The window whose lattice ``x`` (one stock) lies on."""
+        if len(self.windows) == 1:
+            return self.windows[0]
+        miss = [abs(p - np.rint(p)) for p in (w.place(x)[0] for w, _ in self.windows)]
+        return self.windows[int(np.argmin(miss))]
+
+    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
+        problem = self.problem
+        lower, upper = np.empty(len(state)), np.empty(len(state))
+        side = problem.side(state, problem.units.key(stock), self.horizon or 0)
+        ended = problem.mdp.terminal[state]
+        for i in range(len(state)):
+            one = stock[i : i + 1]
+            if ended[i]:
+                lower[i] = upper[i] = problem.objective.utility(one)[0]
+            elif side[i] != 0:
+                assert problem.saturation is not None
+                lower[i] = upper[i] = problem.saturation.value(state[i : i + 1], one, side[i : i + 1], self.horizon or 0)[0]
+            else:
+                window, above = self._window(one)
+                lower[i] = window.values[state[i], self._index(window, one, state[i], 0)] - self.error
+                upper[i] = above.values[state[i], self._index(above, one, state[i], 0, up=True)] + self.error
+        return lower, upper
+
+    def _index(self, window: Window, x: Floats, state: int, t: int, up: bool = False) -> int:
+        place = float(window.place(x)[0])
+        index = int(np.rint(place))
+        if self.rounding == "down":
+            index = int(np.ceil(place - _SLACK) if up else np.floor(place + _SLACK))
+        on = self.rounding != "exact" or abs(place - index) <= _NEAR + 1e-12 * abs(place + window.low)
+        if not on or not 0 <= index < window.count:
+            raise _unknown(state, float(x[0]) / self.problem.mdp.gamma**t, t)
+        return index
+
+    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
+        problem, mdp = self.problem, self.problem.mdp
+        action = np.zeros(len(state), dtype=np.int32)
+        live = np.flatnonzero(~mdp.terminal[state])
+        if t >= self.steps:
+            action[live] = mdp.pair_action[mdp.pair_ptr[state[live]]]
+            return action
+        left = 0 if self.horizon is None else self.horizon - t
+        side = problem.side_asked(state[live], stock[live], left, t)
+        if problem.saturation is not None:
+            action[live] = problem.saturation.action(state[live], side, left)
+        live = live[side == 0]
+        if len(live) == 0:
+            return action
+        x = mdp.gamma**t * stock[live]
+        # Roll-outs ask for many stocks at once, all from one initial stock and so on one lattice.
+        window = self._window(x[:1])[0]
+        place = window.place(x)
+        index = np.floor(place + _SLACK) if self.rounding == "down" else np.rint(place)
+        off = (index < 0) | (index >= window.count)
+        if self.rounding == "exact":
+            off |= np.abs(place - index) > _NEAR + 1e-12 * np.abs(place + window.low)
+        if off.any():
+            raise _unknown(state[live][off][0], float(stock[live][off][0]), t)
+        assert window.policy is not None
+        choice = window.policy[t, state[live], index.astype(np.int64)]
+        action[live] = mdp.pair_action[mdp.pair_ptr[state[live]] + choice]
+        return action
+
+    def rests(self, state: Ints, stock: Floats) -> Bools:
+        return np.zeros(len(state), dtype=np.bool_)
+
+
+def rounded_window(
+    problem: Problem, stocks: Floats, steps: int, horizon: int | None, rest: Rest | None, tol: float | None, memory: int
+) -> WindowTable:
+    """Certified bounds from rounded shifts, on as fine a mesh as ``tol`` asks for or the memory allows."""
+    mdp = problem.mdp
+    low, high = reach(problem, stocks, steps)
+    low, high = low - 1e-9 * (1 + abs(low)), high + 1e-9 * (1 + abs(high))
+    monotone = problem.objective.nondecreasing
+    lipschitz = problem.objective.lipschitz_on(low, high)
+    if not monotone and lipschitz is None:
+        raise NotOptimizableError(
+            f"{problem.objective!r} has too many reachable stocks for an exact table and declares no Lipschitz constant, "
+            "so rounding could not be certified; declare lipschitz=, shorten the horizon, or raise memory="
+        )
+    most = int(min(memory / (mdp.n_states * (steps + 48.0)), _WORK / (steps * max(1, mdp.n_outcomes)))) - 2 * steps - 6
+    if most < 64:
+        raise MemoryLimitError(
+            f"even a coarse grid of stocks for {mdp.n_states} states and {steps} steps needs more than "
+            f"{memory / 2**20:.0f} MiB or too much work; raise memory=, shorten the horizon, or use fewer states"
+        )
+    cells = min(most, 1024) if tol is not None else most
+    while True:
+        table = _round_once(problem, stocks, steps, horizon, rest, (low, high), cells, lipschitz)
+        if tol is None or cells >= most:
+            return table
+        lower, upper = table.bounds(np.repeat(np.arange(mdp.n_states), len(stocks)), np.tile(stocks, mdp.n_states))
+        if float((upper - lower).max()) <= tol:
+            return table
+        cells = min(most, 4 * cells)
+
+
+#: Updates a certified table may take: a few seconds on two cores.
+_WORK = 2e10
+
+
+def _round_once(
+    problem: Problem, stocks: Floats, steps: int, horizon: int | None, rest: Rest | None,
+    span: tuple[float, float], cells: int, lipschitz: float | None,
+) -> WindowTable:  # fmt: skip
+    mdp = problem.mdp
+    mesh = max((span[1] - span[0]) / cells, 1e-300)
+    offset = float(stocks[0])
+    # Rounding moves a path by at most one cell a step beyond the reachable stocks.
+    first = int(np.floor((span[0] - offset) / mesh)) - steps - 2
+    last = int(np.ceil((span[1] - offset) / mesh)) + steps + 2
+    monotone = problem.objective.nondecreasing
+
+    def window(rounding: Rounding, bound: int, with_policy: bool) -> Window:
+        one = Window(problem, offset, mesh, first, last - first + 1)
+        one.solve(steps, horizon, rounding, rest, bound, with_policy)
+        return one
+
+    if monotone:
+        lower, upper = window("down", 0, True), window("up", 1, False)
+        error = (lipschitz or 0.0) * _SLACK * mesh * (steps + 1)
+        kind: Rounding = "down"
+    else:
+        lower = window("nearest", 0, True)
+        upper = window("nearest", 1, False) if rest is not None else lower
+        moved = sum(_largest_miss(problem, mesh, t) for t in range(steps))
+        place = lower.place(stocks)
+        moved += mesh * float(np.abs(place - np.rint(place)).max())
+        assert lipschitz is not None
+        error, kind = lipschitz * moved, "nearest"
+    rung = f"certified: {last - first + 1} stocks rounded to a mesh of {mesh:.3g}, {steps} sweeps"
+    return WindowTable(problem, [(lower, upper)], steps, horizon, kind, error, rung)
+
+
+def _largest_miss(problem: Problem, mesh: float, t: int) -> float:
+    step = problem.mdp.gamma**t * problem.mdp.reward
+    return float(np.abs(step - mesh * _shift(problem, mesh, t, "nearest")).max(initial=0.0))
+
+
+def _unknown(state: int, stock: float, t: int) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"stock {stock:.12g} at state {state}, step {t} cannot be reached from the stocks this problem was solved for; "
+        "solve again with this stock in stock="
+    )
+
+

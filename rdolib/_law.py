@@ -1,0 +1,129 @@
+"""The exact law of the return of a stock-augmented policy, by pushing mass forward step by step.
+
+Mass sits on (state, stock); the return so far, in the money of step 0, travels with it. Equal (state, stock) merge,
+and then so do their returns, because ``c_0 + G_0 = gamma**t (c_t + G_t)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdolib._graph import ranges
+from rdolib._reachable import code
+from rdolib.distributions import Distribution
+from rdolib.mdp import MDP
+from rdolib.stock import SAME, Units
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LEFTOVER = 1e-12  # probability that may still be on its way when an endless law is cut
+_MOST_STEPS = 1_000_000
+_MOST_ATOMS = 300_000
+
+
+@dataclass(frozen=True)
+class _Mass:
+    state: Ints
+    key: Floats
+    earned: Floats  # return so far
+    prob: Floats
+
+
+def law_of_return(
+    mdp: MDP,
+    act: Callable[[Ints, Floats, int], NDArray[np.int32]],
+    rests: Callable[[Ints, Floats], NDArray[np.bool_]],
+    start: Floats,
+    stock: float,
+    horizon: int | None,
+) -> Distribution:
+    """Law of ``G_0`` from the state distribution ``start`` (S,) and one initial stock.
+
+    Exact for a finite horizon. Otherwise cut once at most 1e-12 of the mass is left, or once what is left to earn
+    cannot move the return by more than that; `Distribution.leftover` and `Distribution.w1_error` say so.
+    """
+    units = Units.of(mdp, np.array([stock]))
+    reward = mdp.reward / units.mesh
+    if units.exact:
+        reward = np.rint(reward)
+    state = np.flatnonzero(start > 0)
+    key = np.broadcast_to(units.key(np.array(stock)), state.shape).astype(np.float64)
+    mass = _Mass(state, key, np.zeros(len(state)), start[state])
+    ends: list[tuple[Floats, Floats]] = []
+    largest = float(np.abs(mdp.reward).max(initial=0.0))
+    w1_error = 0.0
+    t = 0
+    while len(mass.state):
+        over = mdp.terminal[mass.state]
+        if horizon is None:
+            over |= rests(mass.state, units.stock(mass.key))
+        if over.any():
+            ends.append((mass.earned[over], mass.prob[over]))
+            mass = _Mass(mass.state[~over], mass.key[~over], mass.earned[~over], mass.prob[~over])
+        left = float(mass.prob.sum())
+        rest = mdp.gamma**t * largest / (1 - mdp.gamma) if mdp.gamma < 1 else np.inf
+        if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= SAME * largest or t == _MOST_STEPS)):
+            break
+        if len(mass.state) > _MOST_ATOMS:
+            mass, moved = _thin(mass)
+            w1_error += moved
+        mass, ended = _push(mdp, units, reward, mass, act, t)
+        ends.append(ended)
+        t += 1
+    if len(mass.state):
+        settled = t == horizon or (mdp.gamma < 1 and left > LEFTOVER)
+        if settled:
+            ends.append((mass.earned, mass.prob))
+            if horizon is None:
+                w1_error += left * rest
+            left = 0.0
+    else:
+        left = 0.0
+    earned = np.concatenate([e for e, _ in ends])
+    prob = np.concatenate([p for _, p in ends])
+    return Distribution(earned, prob / prob.sum(), leftover=left, w1_error=w1_error)
+
+
+def _push(
+    mdp: MDP, units: Units, reward: Floats, mass: _Mass, act: Callable[[Ints, Floats, int], NDArray[np.int32]], t: int
+) -> tuple[_Mass, tuple[Floats, Floats]]:
+    """One step: the mass that goes on, and the returns and probabilities of what has ended."""
+    pair = mdp.pair_index(mass.state, act(mass.state, units.stock(mass.key), t))
+    outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
+    prob = mass.prob[owner] * mdp.prob[outcome]
+    earned = mass.earned[owner] + mdp.gamma**t * mdp.reward[outcome]
+    if mdp.gamma == 1 and units.exact:  # integers in mesh units, so that no error builds up
+        earned = units.stock(np.rint(mass.earned[owner] / units.mesh) + reward[outcome])
+    ended = mdp.terminated[outcome]
+    on = ~ended
+    state, key = mdp.next_state[outcome[on]].astype(np.int64), units.step(mass.key[owner[on]], reward[outcome[on]])
+    _, first, inverse = np.unique(code(state, key), return_index=True, return_inverse=True)
+    merged = _Mass(state[first], key[first], earned[on][first], np.bincount(inverse, weights=prob[on]))
+    return merged, _merge(earned[ended], prob[ended])
+
+
+def _merge(value: Floats, prob: Floats) -> tuple[Floats, Floats]:
+    distinct, inverse = np.unique(value, return_inverse=True)
+    return distinct, np.bincount(inverse, weights=prob, minlength=len(distinct))
+
+
+def _thin(mass: _Mass) -> tuple[_Mass, float]:
+    """Merge neighbours of one state into their mean until few enough are left, and bound the W1 error."""
+    order = np.lexsort((mass.earned, mass.state))
+    width = np.ptp(mass.earned) / (_MOST_ATOMS / 4 / len(np.unique(mass.state)))
+    cell = np.floor(mass.earned[order] / width)
+    _, group = np.unique(code(mass.state[order], cell), return_inverse=True)
+    prob = np.bincount(group, weights=mass.prob[order])
+
+    def average(x: Floats) -> Floats:
+        return np.asarray(np.bincount(group, weights=mass.prob[order] * x[order]) / prob)
+
+    earned = average(mass.earned)
+    moved = float(mass.prob[order] @ np.abs(mass.earned[order] - earned[group]))
+    state = mass.state[order][np.unique(group, return_index=True)[1]]
+    return _Mass(state, average(mass.key), earned, prob), moved

@@ -1,0 +1,942 @@
+"""Finite return distributions: laws with finitely many atoms, their functionals, projections and distances.
+
+A `Distribution` is a list of atoms `x_i` with probabilities `p_i`. Atoms are numbers, shape (N,), or vectors,
+shape (N, m). The quantities are the usual ones, with the lower tail bad:
+
+- distribution function  ``F(x) = P(X <= x)``;
+- lower quantile         ``q^-(u) = inf{x : F(x) >= u}``, upper quantile ``q^+(u) = sup{x : P(X < x) <= u}``;
+- CVaR                   ``(1/level) * integral of q(u) over 0 < u < level``: the mean of the worst `level`
+  fraction;
+- optimistic CVaR        the mean of the best `level` fraction, which is ``-CVaR(-X)``;
+- expectile              the root `e` of ``level * E(X - e)_+ = (1 - level) * E(e - X)_+``;
+- Wasserstein distance   ``W_p(X, Y)**p = integral of |q_X(u) - q_Y(u)|**p over 0 < u < 1``, scalar laws only.
+
+All are computed exactly, up to rounding, from the sorted atoms. Two tolerances are stated once here. Atoms
+closer than 1e-12 times the largest absolute atom are one atom. Probability levels closer than 1e-12 times the
+smaller of the two tails they cut off are one level, so that ten atoms of probability 0.1 have their
+0.3-quantile where it should be. Both tails are summed from their own end, so that an atom of probability
+1e-15 is still seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rdolib.errors import InvalidArgumentError
+
+FloatArray = NDArray[np.float64]
+
+_CLOSE = 1e-12  # relative closeness below which two atoms, or two probability levels, are one
+_SUM_TOLERANCE = 1e-9  # accepted distance of a sum of probabilities from one
+_SUM_ROUNDING = 1e-14  # distance up to which that sum counts as one
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Distribution:
+    """A law with finitely many atoms.
+
+    The constructor brings the law to one form: atoms without probability are dropped, scalar atoms are sorted
+    and those closer than 1e-12 times the largest absolute atom are merged into the lowest of them, vector
+    atoms are sorted by their first, then second, ... component and exact duplicates are merged. Atoms of
+    shape (N, 1) become shape (N,).
+
+    Parameters
+    ----------
+    atoms : array_like, shape (N,) or (N, m)
+        The values, finite, in the unit of the rewards.
+    probs : array_like, shape (N,)
+        Their probabilities, nonnegative, with sum 1 within 1e-9; a sum off by more than 1e-14 is divided out.
+    leftover : float
+        Probability mass that was cut off when the law was computed, in [0, 1]. Reported, not used.
+    w1_error : float
+        Bound on the Wasserstein-1 distance from the law that this one stands for. Reported, not used.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a value breaks one of the rules above.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> nu = rdo.Distribution([4, 0, 1, 0], [0.25, 0.25, 0.25, 0.25])
+    >>> nu
+    Distribution(3 atoms, mean 1.25, min 0, max 4)
+    >>> nu.atoms, nu.probs
+    (array([0., 1., 4.]), array([0.5 , 0.25, 0.25]))
+    """
+
+    atoms: FloatArray
+    probs: FloatArray
+    leftover: float = 0.0
+    w1_error: float = 0.0
+
+    # Without this line `np.float64(0.5) * nu` would treat `nu` as an array of objects.
+    __array_ufunc__ = None
+
+    # The dataclass would type these as arrays; anything that numpy can read is welcome.
+    def __init__(
+        self, atoms: ArrayLike, probs: ArrayLike, leftover: float = 0.0, w1_error: float = 0.0
+    ) -> None:
+        values, weights = _checked(atoms, probs)
+        values, weights = (
+            _merge_scalars(values, weights) if values.ndim == 1 else _merge_vectors(values, weights)
+        )
+        values.setflags(write=False)
+        weights.setflags(write=False)
+        object.__setattr__(self, "atoms", values)
+        object.__setattr__(self, "probs", weights)
+        object.__setattr__(self, "leftover", _number(leftover, "leftover", 0.0, 1.0))
+        object.__setattr__(self, "w1_error", _number(w1_error, "w1_error", 0.0, math.inf))
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.Distribution([0, 1, 1], [0.5, 0.25, 0.25]).n_atoms
+        2
+        """
+        return len(self.probs)
+
+    @property
+    def reward_dim(self) -> int:
+        """Number of components of an atom: 1 for a scalar law.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.Distribution([[0, 1], [2, 3]], [0.5, 0.5]).reward_dim
+        2
+        """
+        return 1 if self.atoms.ndim == 1 else self.atoms.shape[1]
+
+    # Functionals of scalar and vector laws.
+
+    def mean(self) -> float | FloatArray:
+        """Expectation, a float, or shape (m,) for a vector law.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.Distribution([0, 10], [0.75, 0.25]).mean()
+        2.5
+        """
+        return _weighted_sum(self.probs, self.atoms)
+
+    def var(self) -> float | FloatArray:
+        """Variance (of each component, for a vector law).
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.Distribution([0, 10], [0.5, 0.5]).var()
+        25.0
+        """
+        return _weighted_sum(self.probs, (self.atoms - self.mean()) ** 2)
+
+    def std(self) -> float | FloatArray:
+        """Standard deviation (of each component, for a vector law).
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.Distribution([0, 10], [0.5, 0.5]).std()
+        5.0
+        """
+        variance = self.var()
+        return math.sqrt(variance) if isinstance(variance, float) else np.sqrt(variance)
+
+    def expect(self, f: Callable[[FloatArray], Any]) -> float:
+        """Expectation of ``f(X)``.
+
+        Parameters
+        ----------
+        f : callable
+            Vectorised: shape (N,) to (N,) for a scalar law, (N, m) to (N,) for a vector law. Booleans count
+            as 0 and 1.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If `f` returns another shape, or not a number.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([-1, 0, 3], [0.25, 0.25, 0.5])
+        >>> nu.expect(lambda x: x >= 0)
+        0.75
+        """
+        values = np.asarray(f(self.atoms), dtype=np.float64)
+        if values.shape != self.probs.shape:
+            raise InvalidArgumentError(
+                f"f must be vectorised: atoms of shape {self.atoms.shape} must give values of shape "
+                f"{self.probs.shape}, got {values.shape}; use numpy operations that keep the atom axis"
+            )
+        bad = np.flatnonzero(np.isnan(values))
+        if bad.size:
+            raise InvalidArgumentError(
+                f"f must give a number at every atom; it gives NaN at {_short(self.atoms[bad[0]])}; "
+                "define f there or leave that atom out of the law"
+            )
+        return float(_weighted_sum(self.probs, values))
+
+    # Functionals of scalar laws.
+
+    @overload
+    def cdf(self, x: float) -> float: ...
+    @overload
+    def cdf(self, x: ArrayLike) -> float | FloatArray: ...
+    def cdf(self, x: ArrayLike) -> float | FloatArray:
+        """Distribution function ``P(X <= x)``, right-continuous; a scalar law only.
+
+        An `x` within 1e-12 times the largest absolute atom below an atom counts as that atom, so that the
+        atom 0.1 + 0.2 is counted by ``cdf(0.3)``.
+
+        Parameters
+        ----------
+        x : float or array_like
+            Where to evaluate; infinite values are welcome.
+
+        Returns
+        -------
+        float, or array of the shape of `x`
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([0, 1, 4], [0.5, 0.25, 0.25])
+        >>> nu.cdf(1)
+        0.75
+        >>> nu.cdf([-1, 0, 3.9, 4])
+        array([0.  , 0.5 , 0.75, 1.  ])
+        """
+        self._require_scalar("cdf")
+        points = np.asarray(x, dtype=np.float64)
+        if np.isnan(points).any():
+            raise InvalidArgumentError("cdf needs numbers, got NaN; leave it out")
+        count = np.searchsorted(self.atoms, points + _CLOSE * _scale(self.atoms), side="right")
+        return _plain(np.concatenate(([0.0], self._below[:-1], [1.0]))[count])
+
+    @overload
+    def quantile(self, q: float, side: Literal["lower", "upper"] = "lower") -> float: ...
+    @overload
+    def quantile(self, q: ArrayLike, side: Literal["lower", "upper"] = "lower") -> float | FloatArray: ...
+    def quantile(self, q: ArrayLike, side: Literal["lower", "upper"] = "lower") -> float | FloatArray:
+        """Quantile at level `q`; a scalar law only.
+
+        The lower quantile is ``inf{x : F(x) >= q}``, the upper one ``sup{x : P(X < x) <= q}``. They differ
+        only where F is flat at height `q`. At level 0 both are the least atom and at level 1 both are the
+        largest one. Levels closer to a step of F than 1e-12 times min(q, 1 - q) count as that step.
+
+        Parameters
+        ----------
+        q : float or array_like
+            Levels in [0, 1].
+        side : {"lower", "upper"}
+
+        Returns
+        -------
+        float, or array of the shape of `q`
+
+        Raises
+        ------
+        InvalidArgumentError
+            If a level lies outside [0, 1], or `side` is another word.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([0, 1, 4], [0.5, 0.25, 0.25])
+        >>> nu.quantile(0.5), nu.quantile(0.5, side="upper")
+        (0.0, 1.0)
+        """
+        self._require_scalar("quantile")
+        levels = np.asarray(q, dtype=np.float64)
+        bad = levels[~((levels >= 0) & (levels <= 1))]
+        if bad.size:
+            raise InvalidArgumentError(
+                f"quantile levels must lie in [0, 1], got {_short(bad[0])}; write five percent as 0.05"
+            )
+        if side not in ("lower", "upper"):
+            raise InvalidArgumentError(
+                f'side must be "lower" or "upper", got {side!r}; choose one of the two'
+            )
+        return _plain(self.atoms[self._quantile_index(levels, side)])
+
+    def cvar(self, level: float) -> float:
+        """Conditional value at risk: the mean of the worst `level` fraction; a scalar law only.
+
+        The atom at the edge counts with the part of its probability that is still needed. Level 1 gives the
+        mean.
+
+        Parameters
+        ----------
+        level : float
+            In (0, 1].
+
+        Raises
+        ------
+        InvalidArgumentError
+            If `level` lies outside (0, 1].
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([-10, 0, 4], [0.1, 0.4, 0.5])
+        >>> nu.cvar(0.2)  # half -10, half 0
+        -5.0
+        """
+        self._require_scalar("cvar")
+        return _tail_mean(self.atoms, self.probs, self._below, _level(level, "the worst"))
+
+    def optimistic_cvar(self, level: float) -> float:
+        """Mean of the best `level` fraction: ``-CVaR(-X)``; a scalar law only.
+
+        Parameters
+        ----------
+        level : float
+            In (0, 1].
+
+        Raises
+        ------
+        InvalidArgumentError
+            If `level` lies outside (0, 1].
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([-10, 0, 4], [0.1, 0.4, 0.5])
+        >>> nu.optimistic_cvar(0.5)
+        4.0
+        """
+        self._require_scalar("optimistic_cvar")
+        return _tail_mean(self.atoms[::-1], self.probs[::-1], self._above[::-1], _level(level, "the best"))
+
+    def expectile(self, level: float) -> float:
+        """Expectile: the root `e` of ``level * E(X - e)_+ = (1 - level) * E(e - X)_+``; a scalar law only.
+
+        Level 1/2 gives the mean; lower levels are more careful. Between two neighboring atoms the equation is
+        linear, so the root is found exactly: it is the mean of the atoms with weight ``level * p`` above the
+        root and ``(1 - level) * p`` below it.
+
+        Parameters
+        ----------
+        level : float
+            In (0, 1), both ends excluded.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If `level` lies outside (0, 1).
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([0, 10], [0.5, 0.5])
+        >>> nu.expectile(0.2)  # 0.2 * (10 - 2) = 0.8 * (2 - 0)
+        2.0
+        """
+        self._require_scalar("expectile")
+        level = _number(level, "level", 0.0, 1.0)
+        if level in (0.0, 1.0):
+            raise InvalidArgumentError(
+                f"level of an expectile must lie strictly between 0 and 1, got {level:g}; "
+                "for the least or largest atom use quantile(0) or quantile(1)"
+            )
+        x = self.atoms - self.mean()  # small numbers, so that little is lost in the sums
+        moment_below = _cumulative(self.probs * x)
+        moment_above = moment_below[-1] - moment_below
+        gain = moment_above - self._strictly_above * x  # E(X - x_k)_+
+        loss = self._below * x - moment_below  # E(x_k - X)_+
+        last_below = np.flatnonzero(level * gain >= (1 - level) * loss)
+        cut = int(last_below[-1]) + 1 if last_below.size else 1
+        weight = np.where(np.arange(self.n_atoms) < cut, 1 - level, level) * self.probs
+        return float((weight * self.atoms).sum() / weight.sum())
+
+    # New laws from old ones.
+
+    def __add__(self, c: Any) -> Distribution:
+        """Law of ``X + c``: `c` is a number, or an array of shape (m,) for a vector law.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> 3 + rdo.Distribution([0, 1], [0.5, 0.5])
+        Distribution(2 atoms, mean 3.5, min 3, max 4)
+        """
+        if isinstance(c, Distribution):
+            return NotImplemented
+        shift = _floats(c, "the shift")
+        if shift.shape != self.atoms.shape[1:] or not np.isfinite(shift).all():
+            need = "a finite number" if self.atoms.ndim == 1 else f"{self.reward_dim} finite numbers"
+            raise InvalidArgumentError(
+                f"a shift of this law must be {need}, got {c!r}; give one number per component"
+            )
+        return Distribution(self.atoms + shift, self.probs, self.leftover, self.w1_error)
+
+    __radd__ = __add__
+
+    def __sub__(self, c: Any) -> Distribution:
+        """Law of ``X - c``.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.Distribution([0, 1], [0.5, 0.5]) - 3
+        Distribution(2 atoms, mean -2.5, min -3, max -2)
+        """
+        if isinstance(c, Distribution):
+            return NotImplemented
+        return self + -_floats(c, "the shift")
+
+    def __mul__(self, gamma: Any) -> Distribution:
+        """Law of ``gamma * X`` for a number `gamma`.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> 0.5 * rdo.Distribution([0, 1], [0.5, 0.5])
+        Distribution(2 atoms, mean 0.25, min 0, max 0.5)
+        """
+        if isinstance(gamma, Distribution):
+            return NotImplemented
+        factor = _number(gamma, "the factor", -math.inf, math.inf)
+        return Distribution(factor * self.atoms, self.probs, self.leftover, abs(factor) * self.w1_error)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Distribution:
+        """Law of ``-X``.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> -rdo.Distribution([0, 1], [0.5, 0.5])
+        Distribution(2 atoms, mean -0.5, min -1, max 0)
+        """
+        return -1.0 * self
+
+    def project(self, grid: QuantileGrid | CategoricalGrid) -> Distribution:
+        """The nearest law that the grid can hold, in the sense that the grid defines; a scalar law only.
+
+        The Wasserstein-1 distance moved is added to `w1_error` of the result.
+
+        Parameters
+        ----------
+        grid : QuantileGrid or CategoricalGrid
+
+        Raises
+        ------
+        InvalidArgumentError
+            If atoms lie outside a `CategoricalGrid`; nothing is clipped.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([0, 1, 2, 3], [0.25, 0.25, 0.25, 0.25])
+        >>> nu.project(rdo.QuantileGrid(2))
+        Distribution(2 atoms, mean 1, min 0, max 2, W1 error 0.5)
+        >>> nu.project(rdo.CategoricalGrid(0, 4, 3)).probs  # atoms 0, 2, 4
+        array([0.375, 0.5  , 0.125])
+        """
+        self._require_scalar("project")
+        if not isinstance(grid, QuantileGrid | CategoricalGrid):
+            raise InvalidArgumentError(
+                f"grid must be a QuantileGrid or a CategoricalGrid, got {type(grid).__name__}; "
+                "for example nu.project(QuantileGrid(64))"
+            )
+        atoms, probs = grid._project(self)
+        image = Distribution(atoms, probs, self.leftover)
+        return Distribution(image.atoms, image.probs, self.leftover, self.w1_error + wasserstein(self, image))
+
+    def allclose(self, other: Distribution, atol: float = 1e-12) -> bool:
+        """Whether two laws agree: pool atoms that `atol` does not separate, then compare probabilities.
+
+        `leftover` and `w1_error` are not compared.
+
+        Parameters
+        ----------
+        other : Distribution
+        atol : float
+            Absolute tolerance, for atoms (in every component) and for probabilities.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> nu = rdo.Distribution([0.1 + 0.2, 1], [0.5, 0.5])
+        >>> nu.allclose(rdo.Distribution([0.3, 1], [0.5, 0.5]))
+        True
+        """
+        if self.atoms.shape[1:] != other.atoms.shape[1:]:
+            return False
+        pooled = np.concatenate((self.atoms, other.atoms)).reshape(self.n_atoms + other.n_atoms, -1)
+        place = _cluster(pooled[:, 0], atol)
+        for column in pooled.T[1:]:
+            pairs = place * len(pooled) + _cluster(column, atol)
+            place = np.unique(pairs, return_inverse=True)[1]
+        surplus = np.bincount(place, weights=np.concatenate((self.probs, -other.probs)))
+        return bool(np.abs(surplus).max() <= atol)
+
+    def __repr__(self) -> str:
+        dimensions = "" if self.atoms.ndim == 1 else f" in {self.reward_dim} dimensions"
+        atoms = f"{self.n_atoms} atom{'s' if self.n_atoms > 1 else ''}{dimensions}"
+        mean = np.where(np.abs(self.mean()) < _CLOSE * _scale(self.atoms), 0.0, self.mean())
+        parts = [
+            atoms,
+            f"mean {_short(mean)}",
+            f"min {_short(self.atoms.min(axis=0))}",
+            f"max {_short(self.atoms.max(axis=0))}",
+        ]
+        if self.leftover > 0:
+            parts.append(f"leftover {self.leftover:.6g}")
+        if self.w1_error > 0:
+            parts.append(f"W1 error {self.w1_error:.6g}")
+        return f"Distribution({', '.join(parts)})"
+
+    # Private helpers.
+
+    @cached_property
+    def _below(self) -> FloatArray:
+        """P(X <= x_i), shape (N,), summed from the lower end."""
+        return _cumulative(self.probs)
+
+    @cached_property
+    def _above(self) -> FloatArray:
+        """P(X >= x_i), shape (N,), summed from the upper end."""
+        return _cumulative(self.probs[::-1])[::-1]
+
+    @property
+    def _strictly_above(self) -> FloatArray:
+        """P(X > x_i), shape (N,)."""
+        return np.append(self._above[1:], 0.0)
+
+    def _quantile_index(self, q: FloatArray, side: str) -> NDArray[np.intp]:
+        """Index of the quantile atom; levels above 1/2 are read from the upper end."""
+        rest = 1.0 - q
+        inside = (q > 0) & (q < 1)
+        slack = np.where(inside, _CLOSE * np.minimum(q, rest) + np.spacing(q), 0.0)
+        above = self._above[::-1]  # ascending: P(X >= the largest atom) first
+        if side == "lower":
+            low = np.searchsorted(self._below, q - slack, side="left")
+            high = self.n_atoms - 1 - np.searchsorted(above, rest + slack, side="right")
+        else:
+            low = np.searchsorted(self._below, q + slack, side="right")
+            high = self.n_atoms - 1 - np.searchsorted(above, rest - slack, side="left")
+        return np.clip(np.where(q <= 0.5, low, high), 0, self.n_atoms - 1)
+
+    def _require_scalar(self, name: str) -> None:
+        if self.atoms.ndim != 1:
+            raise InvalidArgumentError(
+                f"{name} needs a scalar law; this one has atoms with {self.reward_dim} components; "
+                "take one of them with Distribution(nu.atoms[:, 0], nu.probs)"
+            )
+
+
+@dataclass(frozen=True)
+class QuantileGrid:
+    """`n` atoms of probability 1/n each, anywhere: the quantile representation.
+
+    The projection puts the atoms at the lower quantiles of the midpoints ``taus = (i + 1/2) / n``. No law
+    with `n` equally likely atoms is nearer in Wasserstein-1 distance (Dabney et al., 2018).
+
+    Parameters
+    ----------
+    n : int
+        Number of atoms, at least 1.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> rdo.QuantileGrid(4).taus
+    array([0.125, 0.375, 0.625, 0.875])
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _count(self.n, "QuantileGrid", 1)
+
+    @property
+    def taus(self) -> FloatArray:
+        """The midpoint levels, shape (n,).
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.QuantileGrid(1).taus
+        array([0.5])
+        """
+        return (np.arange(self.n) + 0.5) / self.n
+
+    def _project(self, nu: Distribution) -> tuple[FloatArray, FloatArray]:
+        return nu.atoms[nu._quantile_index(self.taus, "lower")], np.full(self.n, 1.0 / self.n)
+
+
+@dataclass(frozen=True)
+class CategoricalGrid:
+    """`n` equally spaced atoms from `low` to `high`, with any probabilities: the categorical representation.
+
+    The projection splits the probability of an atom between its two neighbors on the grid so that its mean
+    stays, as in Bellemare et al. (2017). An atom on the grid stays whole (on the grid means within 1e-12 of
+    the largest grid value).
+
+    Parameters
+    ----------
+    low, high : float
+        The ends, finite, low < high.
+    n : int
+        Number of atoms, at least 2.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> rdo.CategoricalGrid(-1, 1, 5).atoms
+    array([-1. , -0.5,  0. ,  0.5,  1. ])
+    """
+
+    low: float
+    high: float
+    n: int
+
+    def __post_init__(self) -> None:
+        low = _number(self.low, "low", -math.inf, math.inf)
+        high = _number(self.high, "high", -math.inf, math.inf)
+        if not low < high:
+            raise InvalidArgumentError(
+                f"low must be less than high, got low {low:g} and high {high:g}; swap or widen them"
+            )
+        _count(self.n, "CategoricalGrid", 2)
+
+    @property
+    def atoms(self) -> FloatArray:
+        """The grid points, shape (n,), ascending.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.CategoricalGrid(0, 1, 2).atoms
+        array([0., 1.])
+        """
+        return np.linspace(self.low, self.high, self.n)
+
+    def _project(self, nu: Distribution) -> tuple[FloatArray, FloatArray]:
+        grid = self.atoms
+        near = _CLOSE * _scale(grid)
+        self._check_inside(nu, near)
+        left = np.clip(np.searchsorted(grid, nu.atoms, side="right") - 1, 0, self.n - 2)
+        width = grid[left + 1] - grid[left]
+        right_share = np.clip((nu.atoms - grid[left]) / width, 0.0, 1.0)
+        right_share[nu.atoms - grid[left] <= near] = 0.0
+        right_share[grid[left + 1] - nu.atoms <= near] = 1.0
+        to_left = np.bincount(left, weights=nu.probs * (1 - right_share), minlength=self.n)
+        to_right = np.bincount(left + 1, weights=nu.probs * right_share, minlength=self.n)
+        return grid, np.asarray(to_left + to_right, dtype=np.float64)
+
+    def _check_inside(self, nu: Distribution, near: float) -> None:
+        below = float(nu.probs[nu.atoms < self.low - near].sum())
+        above = float(nu.probs[nu.atoms > self.high + near].sum())
+        if below == 0 and above == 0:
+            return
+        places = [f"mass {below:.6g} lies below {self.low:.6g}"] * (below > 0)
+        places += [f"mass {above:.6g} lies above {self.high:.6g}"] * (above > 0)
+        low, high = min(self.low, nu.atoms[0]), max(self.high, nu.atoms[-1])
+        raise InvalidArgumentError(
+            f"the grid must cover the law: {' and '.join(places)}; "
+            f"widen it to low={low:.6g}, high={high:.6g} or beyond"
+        )
+
+
+def mixture(distributions: Sequence[Distribution], weights: ArrayLike) -> Distribution:
+    """The law that is `distributions[i]` with probability `weights[i]`.
+
+    Parameters
+    ----------
+    distributions : sequence of Distribution
+        At least one, all of the same dimension.
+    weights : array_like
+        One nonnegative number for each, with sum 1 within 1e-9.
+
+    Returns
+    -------
+    Distribution
+        Its `leftover` and `w1_error` are the weighted means of theirs.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the lengths, the dimensions or the weights are wrong.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> rdo.mixture([rdo.Distribution([1], [1]), rdo.Distribution([0, 2], [0.5, 0.5])], [0.5, 0.5]).probs
+    array([0.25, 0.5 , 0.25])
+    """
+    laws = list(distributions)
+    w = _probabilities(weights, len(laws), "weights")
+    dimensions = sorted({nu.reward_dim for nu in laws})
+    if len(dimensions) > 1:
+        raise InvalidArgumentError(
+            f"the laws of a mixture must have one dimension, got {' and '.join(map(str, dimensions))}; "
+            "mix laws of the same reward"
+        )
+    return Distribution(
+        np.concatenate([nu.atoms for nu in laws]),
+        np.concatenate([share * nu.probs for share, nu in zip(w, laws, strict=True)]),
+        min(1.0, math.fsum(share * nu.leftover for share, nu in zip(w, laws, strict=True))),
+        math.fsum(share * nu.w1_error for share, nu in zip(w, laws, strict=True)),
+    )
+
+
+def wasserstein(nu: Distribution, mu: Distribution, p: float = 1) -> float:
+    """Wasserstein distance of order `p` between two scalar laws, exact.
+
+    On the line the best coupling joins equal quantile levels, so both quantile functions are merged and the
+    distance is ``(sum of width * |x - y|**p)**(1/p)`` over the pieces where both are constant; for p =
+    infinity the largest ``|x - y|``. Levels within 1e-12 relative of each other are one level, so rounding
+    makes no pieces of its own.
+
+    Parameters
+    ----------
+    nu, mu : Distribution
+        Scalar laws.
+    p : float
+        Order, at least 1; `math.inf` is welcome.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If p < 1, or a law has vector atoms.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> nu = rdo.Distribution([0, 2], [0.5, 0.5])
+    >>> rdo.wasserstein(nu, nu + 3), rdo.wasserstein(nu, rdo.Distribution([0], [1]), p=float("inf"))
+    (3.0, 2.0)
+    """
+    if nu.atoms.ndim != 1 or mu.atoms.ndim != 1:
+        raise InvalidArgumentError(
+            "wasserstein needs scalar laws (vector Wasserstein distances need an optimal-transport library), "
+            f"got dimensions {nu.reward_dim} and {mu.reward_dim}; compare the laws of their components"
+        )
+    try:
+        order = float(p)
+    except (TypeError, ValueError):
+        order = math.nan
+    if not order >= 1:
+        raise InvalidArgumentError(
+            f"the order p of a Wasserstein distance must be at least 1, got {p!r}; use 1, 2 or inf"
+        )
+    low_width, i, j = _common_pieces(nu.probs, mu.probs)
+    high_width, k, m = _common_pieces(nu.probs[::-1], mu.probs[::-1])
+    lower = nu.atoms[i] - mu.atoms[j]
+    upper = nu.atoms[::-1][k] - mu.atoms[::-1][m]
+    distance = np.abs(np.concatenate((lower, upper)))
+    width = np.concatenate((low_width, high_width))
+    largest = float(distance.max())
+    if largest == 0 or order == math.inf:
+        return largest
+    # Divide by the largest distance first: powers of it may overflow.
+    return largest * float((width * (distance / largest) ** order).sum() ** (1 / order))
+
+
+def _common_pieces(p: FloatArray, q: FloatArray) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
+    """Cut the levels (0, 1/2) where two laws step: widths of the pieces and the atom of each law on them."""
+    below_p, below_q = _cumulative(p), _cumulative(q)
+    levels = np.sort(np.concatenate((below_p[below_p < 0.5], below_q[below_q < 0.5], [0.5])))
+    keep = np.append(np.diff(levels) > _CLOSE * levels[1:], True)
+    levels = levels[keep]
+    width = np.diff(levels, prepend=0.0)
+    middle = levels - width / 2
+    return width, np.searchsorted(below_p, middle), np.searchsorted(below_q, middle)
+
+
+def _tail_mean(atoms: FloatArray, probs: FloatArray, cumulative: FloatArray, level: float) -> float:
+    """Mean of the first `level` of probability; the atom at the edge counts in part."""
+    before = np.concatenate(([0.0], cumulative[:-1]))
+    weight = np.minimum(probs, np.maximum(level - before, 0.0))
+    # Dividing by the sum, `level` up to rounding, keeps the result between the atoms. It comes first,
+    # because a product with a level near the smallest float would round badly.
+    return float((weight / weight.sum() * atoms).sum())
+
+
+def _merge_scalars(x: FloatArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sort and merge close atoms into the lowest of them. Shapes (N,) and (N,) to (N',) and (N',)."""
+    if (x[1:] < x[:-1]).any():
+        order = np.argsort(x, kind="stable")
+        x, p = x[order], p[order]
+    starts = _group_starts(x, _CLOSE * _scale(x))
+    if len(starts) == len(x):
+        return x, p
+    return x[starts], np.add.reduceat(p, starts)
+
+
+def _group_starts(x: FloatArray, width: float) -> NDArray[np.intp]:
+    """Where groups of sorted numbers begin; none is wider than `width`, first members are further apart."""
+    starts = np.flatnonzero(np.concatenate(([True], np.diff(x) > width)))
+    ends = np.append(starts[1:], len(x))
+    chains = np.flatnonzero(x[ends - 1] - x[starts] > width)
+    extra = []
+    for chain in chains:  # rare: many close atoms in a row; cut the row into groups of the right width
+        start, end = starts[chain], ends[chain]
+        while True:
+            start = start + np.searchsorted(x[start:end], x[start] + width, side="right")
+            if start >= end:
+                break
+            extra.append(start)
+    return np.sort(np.append(starts, np.array(extra, dtype=np.intp))) if extra else starts
+
+
+def _merge_vectors(x: FloatArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sort by first, second, ... component and merge exact duplicates. Shapes (N, m) and (N,)."""
+    order = np.lexsort(x.T[::-1])
+    x, p = x[order], p[order]
+    starts = np.flatnonzero(np.concatenate(([True], (x[1:] != x[:-1]).any(axis=1))))
+    return (x, p) if len(starts) == len(x) else (x[starts], np.add.reduceat(p, starts))
+
+
+def _cluster(x: FloatArray, atol: float) -> NDArray[np.intp]:
+    """Label numbers, shape (N,), so that neighbors at most `atol` apart share a label."""
+    order = np.argsort(x)
+    labels = np.empty(len(x), dtype=np.intp)
+    labels[order] = np.cumsum(np.concatenate(([False], np.diff(x[order]) > atol)))
+    return labels
+
+
+def _cumulative(p: FloatArray) -> FloatArray:
+    """Cumulative sums of `p`, shape (N,), in two levels.
+
+    A running sum of a million numbers can be wrong by 1e-11. Here no number takes part in more than about
+    2 * sqrt(N) additions, so a million of them stay within 1e-12.
+    """
+    n = len(p)
+    block = math.isqrt(n - 1) + 1
+    rows = np.zeros(block * block)
+    rows[:n] = p
+    sums = rows.reshape(block, block).cumsum(axis=1)
+    sums[1:] += np.cumsum(sums[:-1, -1])[:, None]
+    result: FloatArray = sums.reshape(-1)[:n]
+    return result
+
+
+def _weighted_sum(p: FloatArray, x: FloatArray) -> float | FloatArray:
+    """Sum of p_i x_i over the atoms; x has shape (N,) or (N, m)."""
+    if x.ndim == 1:
+        return float((p * x).sum())
+    total: FloatArray = (p[:, None] * x).sum(axis=0)
+    return total
+
+
+def _scale(x: FloatArray) -> float:
+    return float(np.abs(x).max())
+
+
+def _checked(atoms: ArrayLike, probs: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Fresh arrays that obey the rules of the constructor, without atoms of probability zero."""
+    x = _floats(atoms, "atoms")
+    if x.ndim not in (1, 2) or x.size == 0:
+        raise InvalidArgumentError(
+            f"atoms must have shape (N,) or (N, m) with N and m at least 1, got shape {x.shape}; "
+            "one atom is [x], one vector atom is [[x, y]]"
+        )
+    if x.ndim == 2 and x.shape[1] == 1:
+        x = x[:, 0]
+    bad = np.argwhere(~np.isfinite(x))
+    if bad.size:
+        place = ", ".join(map(str, bad[0]))
+        raise InvalidArgumentError(
+            f"atoms must be finite, got {x[tuple(bad[0])]} at index {place}; give it a number or leave it out"
+        )
+    p = _probabilities(probs, len(x), "probs")
+    positive = p > 0
+    # Adding 0.0 turns -0.0 into 0.0, which would print oddly.
+    return (x + 0.0, p) if positive.all() else (x[positive] + 0.0, p[positive])
+
+
+def _probabilities(values: ArrayLike, count: int, name: str) -> FloatArray:
+    p = _floats(values, name)
+    if p.shape != (count,) or count == 0:
+        raise InvalidArgumentError(
+            f"{name} must hold one number for each of the {count} atoms or laws (at least one), "
+            f"got shape {p.shape}; make the two lists equally long"
+        )
+    bad = np.flatnonzero(~((p >= 0) & np.isfinite(p)))
+    if bad.size:
+        raise InvalidArgumentError(
+            f"{name} must be finite and nonnegative, got {p[bad[0]]:g} at index {bad[0]}; correct that entry"
+        )
+    total = float(p.sum())
+    if abs(total - 1) > _SUM_TOLERANCE:
+        raise InvalidArgumentError(
+            f"{name} sum to {total:.10g}; they must sum to 1 within {_SUM_TOLERANCE:g}; "
+            "divide them by their sum"
+        )
+    # A sum that is off by rounding only is left alone, so that a law built from another keeps every bit.
+    return p if abs(total - 1) <= _SUM_ROUNDING else p / total
+
+
+def _floats(values: Any, name: str) -> FloatArray:
+    """A fresh float64 array."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"{name} must be real numbers in equally long rows: {error}; got {values!r:.80}"
+        ) from None
+
+
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    """A finite float in [low, high]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and low <= number <= high):
+        bounds = (
+            "" if math.isinf(low) else f" in [{low:g}, {high:g}]" if math.isfinite(high) else f" >= {low:g}"
+        )
+        raise InvalidArgumentError(
+            f"{name} must be a finite number{bounds}, got {value!r}; correct that value"
+        )
+    return number
+
+
+def _level(value: Any, tail: str) -> float:
+    try:
+        level = float(value)
+    except (TypeError, ValueError):
+        level = math.nan
+    if not 0 < level <= 1:
+        raise InvalidArgumentError(
+            f"level must lie in (0, 1], got {value!r}; it is a fraction: {tail} five percent is level 0.05"
+        )
+    return level
+
+
+def _count(n: Any, name: str, least: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < least:
+        raise InvalidArgumentError(
+            f"n of a {name} must be an integer, at least {least}, got {n!r}; for example n=64"
+        )
+
+
+def _plain(values: NDArray[np.float64] | np.float64) -> float | FloatArray:
+    """A Python float instead of an array without axes."""
+    return float(values) if np.ndim(values) == 0 else np.asarray(values)
+
+
+def _short(x: Any) -> str:
+    """Six significant digits; a vector in parentheses."""
+    return f"{float(x):.6g}" if np.ndim(x) == 0 else "(" + ", ".join(f"{float(v):.6g}" for v in x) + ")"
