@@ -38,7 +38,7 @@ book/_build/book.stamp: .venv/book.stamp $(BOOK_SOURCES)
 # --- checks -----------------------------------------------------------------------------------------------------
 test: .venv/test.stamp
 	$(PY) -m pytest -q -n $(JOBS) --dist loadgroup
-	$(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env -o filterwarnings= $(CHAPTERS)
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 -o filterwarnings= $(CHAPTERS)
 
 run: .venv/book.stamp
 	$(PY) tools/run_chapters.py --jobs $(JOBS)

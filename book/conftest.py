@@ -1,4 +1,4 @@
-"""What nbval does not compare: pictures by their pixels, names and alternative texts of outputs, and silent cells."""
+"""What nbval does not compare: pixels of pictures, names and alternative texts of outputs, silent cells."""
 
 import base64
 import io

@@ -25,7 +25,7 @@ _FIRST = 256  # cells of the coarsest grid
 _REFINE = 4
 _SLACK = 1e-9
 _BYTES = 40.0  # per state and stock
-_WORK = 6e9  # updates in all: some ten seconds on two cores
+_WORK = 2e9  # updates in all: some seconds on two cores
 
 
 class GridTable:
@@ -195,6 +195,10 @@ class GridTable:
         action[inside] = mdp.pair_action[mdp.pair_ptr[state[inside]] + chosen]
         action[mdp.terminal[state]] = 0
         return action
+
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        """-1 and 1 where the stock matters no more, now and later, being too low or too high; else 0."""
+        return self.saturation.side(state, stock)
 
     def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
         return np.zeros(len(state), dtype=np.bool_)

@@ -283,6 +283,7 @@ def split_in_boxes(updates: NDArray[np.integer[Any]], n_stocks: int, pieces: int
 def run_in_boxes(work: Callable[[Box], object], updates: NDArray[np.integer[Any]], n_stocks: int) -> None:
     """Call `work` on boxes that cover all states and stocks, in parallel where that pays.
 
+    One box per thread: smaller ones, taken by whichever thread is free, were no faster on a busy machine.
     `work` calls kernels, which release the interpreter; it must not call `run_in_boxes` itself.
     """
     pieces = max(1, min(n_threads(), int(updates[-1]) * n_stocks // THREAD_WORK))

@@ -238,6 +238,12 @@ class WindowTable:
         action[live] = mdp.pair_action[mdp.pair_ptr[state[live]] + choice]
         return action
 
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        """-1 and 1 where the stock matters no more, now and later, being too low or too high; else 0."""
+        if self.problem.saturation is None:
+            return np.zeros(len(state), dtype=np.int8)
+        return self.problem.saturation.side(state, stock, 0 if self.horizon is None else self.horizon - t)
+
     def rests(self, state: Ints, stock: Floats) -> Bools:
         return np.zeros(len(state), dtype=np.bool_)
 
@@ -273,8 +279,8 @@ def rounded_window(
         cells = min(most, 4 * cells)
 
 
-#: Updates a certified table may take: a few seconds on two cores.
-_WORK = 2e10
+#: Updates a certified table may take: a second or two on two cores.
+_WORK = 3e9
 
 
 def _round_once(

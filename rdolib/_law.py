@@ -6,8 +6,8 @@ and then so do their returns, because ``c_0 + G_0 = gamma**t (c_t + G_t)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,17 @@ Ints = NDArray[np.int64]
 
 LEFTOVER = 1e-12  # probability that may still be on its way when an endless law is cut
 _MOST_STEPS = 1_000_000
-_MOST_ATOMS = 300_000
+_MOST_ATOMS = 20_000
+
+
+class Behavior(Protocol):
+    """What the law needs to know of a policy."""
+
+    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]: ...
+
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]: ...
+
+    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)
@@ -36,16 +46,17 @@ class _Mass:
 
 def law_of_return(
     mdp: MDP,
-    act: Callable[[Ints, Floats, int], NDArray[np.int32]],
-    rests: Callable[[Ints, Floats], NDArray[np.bool_]],
+    behavior: Behavior,
     start: Floats,
     stock: float,
     horizon: int | None,
 ) -> Distribution:
     """Law of ``G_0`` from the state distribution ``start`` (S,) and one initial stock.
 
-    Exact for a finite horizon. Otherwise cut once at most 1e-12 of the mass is left, or once what is left to earn
-    cannot move the return by more than that; `Distribution.leftover` and `Distribution.w1_error` say so.
+    Cut, for an endless horizon, once at most 1e-12 of the mass is left, or once what is left to earn cannot move the
+    return by more than that; `Distribution.leftover` and `Distribution.w1_error` say so. Where atoms become too many,
+    neighbors whose stock matters no more are merged into their mean: that keeps every piecewise linear objective the
+    plan was made for, and its W1 error is added up.
     """
     units = Units.of(mdp, np.array([stock]))
     reward = mdp.reward / units.mesh
@@ -61,7 +72,7 @@ def law_of_return(
     while len(mass.state):
         over = mdp.terminal[mass.state]
         if horizon is None:
-            over |= rests(mass.state, units.stock(mass.key))
+            over |= behavior.rests(mass.state, units.stock(mass.key))
         if over.any():
             ends.append((mass.earned[over], mass.prob[over]))
             mass = _Mass(mass.state[~over], mass.key[~over], mass.earned[~over], mass.prob[~over])
@@ -70,9 +81,9 @@ def law_of_return(
         if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= SAME * largest or t == _MOST_STEPS)):
             break
         if len(mass.state) > _MOST_ATOMS:
-            mass, moved = _thin(mass)
+            mass, moved = _thin(mass, behavior.side(mass.state, units.stock(mass.key), t))
             w1_error += moved
-        mass, ended = _push(mdp, units, reward, mass, act, t)
+        mass, ended = _push(mdp, units, reward, mass, behavior, t)
         ends.append(ended)
         t += 1
     if len(mass.state):
@@ -90,10 +101,10 @@ def law_of_return(
 
 
 def _push(
-    mdp: MDP, units: Units, reward: Floats, mass: _Mass, act: Callable[[Ints, Floats, int], NDArray[np.int32]], t: int
+    mdp: MDP, units: Units, reward: Floats, mass: _Mass, behavior: Behavior, t: int
 ) -> tuple[_Mass, tuple[Floats, Floats]]:
     """One step: the mass that goes on, and the returns and probabilities of what has ended."""
-    pair = mdp.pair_index(mass.state, act(mass.state, units.stock(mass.key), t))
+    pair = mdp.pair_index(mass.state, behavior.action(mass.state, units.stock(mass.key), t))
     outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
     prob = mass.prob[owner] * mdp.prob[outcome]
     earned = mass.earned[owner] + mdp.gamma**t * mdp.reward[outcome]
@@ -112,18 +123,28 @@ def _merge(value: Floats, prob: Floats) -> tuple[Floats, Floats]:
     return distinct, np.bincount(inverse, weights=prob, minlength=len(distinct))
 
 
-def _thin(mass: _Mass) -> tuple[_Mass, float]:
-    """Merge neighbours of one state into their mean until few enough are left, and bound the W1 error."""
-    order = np.lexsort((mass.earned, mass.state))
-    width = np.ptp(mass.earned) / (_MOST_ATOMS / 4 / len(np.unique(mass.state)))
-    cell = np.floor(mass.earned[order] / width)
-    _, group = np.unique(code(mass.state[order], cell), return_inverse=True)
-    prob = np.bincount(group, weights=mass.prob[order])
+def _thin(mass: _Mass, side: NDArray[np.int8]) -> tuple[_Mass, float]:
+    """Merge neighbors of one state and one side into their mean where the stock matters no more; bound the W1 error."""
+    settled = side != 0
+    if not settled.any():
+        return mass, 0.0
+    state, key, earned, prob = (x[settled] for x in (mass.state, mass.key, mass.earned, mass.prob))
+    cells = max(1.0, _MOST_ATOMS / (8 * len(np.unique(state))))
+    width = max(float(np.ptp(earned)) / cells, np.finfo(float).tiny)
+    cell = np.floor(earned / width) * 2 + (side[settled] > 0)
+    _, first, group = np.unique(code(state, cell), return_index=True, return_inverse=True)
+    weight = np.bincount(group, weights=prob)
 
     def average(x: Floats) -> Floats:
-        return np.asarray(np.bincount(group, weights=mass.prob[order] * x[order]) / prob)
+        return np.asarray(np.bincount(group, weights=prob * x) / weight)
 
-    earned = average(mass.earned)
-    moved = float(mass.prob[order] @ np.abs(mass.earned[order] - earned[group]))
-    state = mass.state[order][np.unique(group, return_index=True)[1]]
-    return _Mass(state, average(mass.key), earned, prob), moved
+    mean = average(earned)
+    moved = float(prob @ np.abs(earned - mean[group]))
+    kept = ~settled
+    merged = _Mass(
+        np.concatenate([mass.state[kept], state[first]]),
+        np.concatenate([mass.key[kept], average(key)]),
+        np.concatenate([mass.earned[kept], mean]),
+        np.concatenate([mass.prob[kept], weight]),
+    )
+    return merged, moved

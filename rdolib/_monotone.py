@@ -132,6 +132,10 @@ class MonotoneTable:
         action[ended] = 0
         return action
 
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        """-1 and 1 where the stock matters no more, now and later, being too low or too high; else 0."""
+        return self.saturation.side(state, stock)
+
     def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
         return np.zeros(len(state), dtype=np.bool_)
 

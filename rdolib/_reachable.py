@@ -27,7 +27,8 @@ Bools = NDArray[np.bool_]
 Codes = NDArray[np.complex128]  # state + 1j * key: numpy sorts complex numbers by state, then by key
 
 BYTES_PER_OUTCOME = 120  # of a node, while the graph is built
-QUERY = 1e-9  # a stock asked for may differ from a node's by this much, relative
+SAME_STOCK = 1e-11  # a stock whose value is asked for may differ from a node's by this much, relative
+QUERY = 1e-9  # and a stock at which an action is asked for by this much: simulated stocks drift
 
 
 def code(state: Ints, key: Floats) -> Codes:
@@ -36,8 +37,8 @@ def code(state: Ints, key: Floats) -> Codes:
     return out
 
 
-def find(codes: Codes, state: Ints, key: Floats) -> Ints:
-    """Index of the node nearest to each (state, key), -1 where none is near."""
+def find(codes: Codes, state: Ints, key: Floats, tolerance: Floats) -> Ints:
+    """Index of the node nearest to each (state, key), -1 where none is within the tolerance."""
     if len(codes) == 0:
         return np.full(len(state), -1, dtype=np.int64)
     wanted = code(state, key)
@@ -47,7 +48,7 @@ def find(codes: Codes, state: Ints, key: Floats) -> Ints:
         (codes.real[right] != state) | (np.abs(codes.imag[left] - key) < np.abs(codes.imag[right] - key))
     )
     index = np.where(closer, left, right)
-    near = np.abs(codes.imag[index] - key) <= QUERY * np.maximum(1.0, np.abs(key))
+    near = np.abs(codes.imag[index] - key) <= tolerance
     return np.where((codes.real[index] == state) & near, index, -1)
 
 
@@ -77,6 +78,11 @@ class Problem:
         if self.objective.degree is None:
             stock = self.mdp.gamma**t * stock
         return self.objective.utility(stock)
+
+    def tolerance(self, stock: Floats, relative: float) -> Floats:
+        """How far, in keys, a stock may be from a node and still be that node's."""
+        drift = relative * np.maximum(1.0, np.abs(stock)) / self.units.mesh
+        return np.maximum(drift, 0.5) if self.units.exact else drift
 
     def side(self, state: Ints, key: Floats, left: int) -> NDArray[np.int8]:
         if self.saturation is None:
@@ -301,7 +307,7 @@ class ReachableTable:
         problem = self.problem
         key = problem.units.key(stock)
         left = self.horizon or 0
-        index = find(self.nodes[0], state, key)
+        index = find(self.nodes[0], state, key, problem.tolerance(stock, 0.0 if problem.units.exact else SAME_STOCK))
         ended = problem.mdp.terminal[state]
         side = problem.side(state, key, left)
         unknown = (index < 0) & ~ended & (side == 0)
@@ -325,7 +331,7 @@ class ReachableTable:
             action[live] = problem.mdp.pair_action[problem.mdp.pair_ptr[state[live]]]
             return action
         key = problem.units.key(stock[live])
-        index = find(self.nodes[depth], state[live], key)
+        index = find(self.nodes[depth], state[live], key, problem.tolerance(stock[live], QUERY))
         if problem.saturation is not None:
             side = problem.side_asked(state[live], stock[live], left, t)
             action[live] = problem.saturation.action(state[live], side, left)
@@ -338,11 +344,18 @@ class ReachableTable:
         action[live[hit]] = self.actions[depth][index[hit]]
         return action
 
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        """-1 and 1 where the stock matters no more, now and later, being too low or too high; else 0."""
+        if self.problem.saturation is None:
+            return np.zeros(len(state), dtype=np.int8)
+        left = 0 if self.horizon is None else self.horizon - t
+        return self.problem.saturation.side(state, stock, left)
+
     def rests(self, state: Ints, stock: Floats) -> Bools:
         """Where the policy goes on for ever without any further reward."""
         if not self.endless or self.problem.mdp.gamma < 1:
             return np.zeros(len(state), dtype=np.bool_)
-        index = find(self.nodes[0], state, self.problem.units.key(stock))
+        index = find(self.nodes[0], state, self.problem.units.key(stock), self.problem.tolerance(stock, QUERY))
         return np.where(index >= 0, self.stops[0][index] if len(self.stops[0]) else False, False)
 
 

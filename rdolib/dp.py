@@ -56,6 +56,8 @@ class Table(Protocol):
 
     def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]: ...
 
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]: ...
+
     def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]: ...
 
 
@@ -144,7 +146,7 @@ class Solution:
 
 def law(policy: Policy, start: Floats, stock: float, horizon: int | None) -> Distribution:
     """Law of the return of a solver's policy from a distribution over states and one stock."""
-    return _law.law_of_return(policy.mdp, policy.table.action, policy.table.rests, start, stock, horizon)
+    return _law.law_of_return(policy.mdp, policy.table, start, stock, horizon)
 
 
 def value_iteration(

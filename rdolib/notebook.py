@@ -1,9 +1,9 @@
 """What a chapter shows: figures that can be compared, and numbers that the prose can quote.
 
-A picture in a notebook is a bag of pixels, and a number typed in a sentence is not tied to anything. Both drift.
-Here a figure is published together with a text twin (its alternative text, its labels and a digest of the data
-drawn), so that a re-executed chapter can be compared word by word; and a number is published under a name, so that
-the prose quotes the output of the code.
+A picture in a notebook is a bag of pixels, and a number typed in a sentence is not tied to anything. Both
+drift. Here a figure is published together with a text twin (its alternative text, its labels and a digest of
+the data drawn), so that a re-executed chapter can be compared word by word; and a number is published under a
+name, so that the prose quotes the output of the code.
 
 Importing this module applies the book's matplotlib style. The module is for notebooks: it needs IPython.
 """
@@ -54,15 +54,15 @@ def glue(name: str, value: float | int | str | np.generic, display: bool = False
     Notes
     -----
     In prose write ``{glue:text}`name:.3f` ``, and from another page
-    ``{glue:text}`chapter.ipynb::name:.3f` ``. The output is the same as that of ``myst_nb.glue``, without importing
-    Sphinx into the reader's kernel.
+    ``{glue:text}`chapter.ipynb::name:.3f` ``. The output is the same as that of ``myst_nb.glue``, without
+    importing Sphinx into the reader's kernel.
     """
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, float):
         plain = float(f"{plain:.6g}")
     elif not isinstance(plain, int | str):
         raise InvalidArgumentError(
-            f"glue({name!r}) got {type(value).__name__}; glue one number or text at a time, such as value.item()"
+            f"glue({name!r}) got {type(value).__name__}; glue one number or text at a time"
         )
     prefix = "" if display else _GLUE_PREFIX
     metadata = {"scrapbook": {"name": name, "mime_prefix": prefix}}
@@ -77,8 +77,8 @@ def show(figure: Figure, alt: str) -> None:
     figure : matplotlib.figure.Figure
         The figure; for an ``Axes`` pass ``ax.figure``.
     alt : str
-        Alternative text: what a reader who cannot see the picture should take from it. Numbers in it are compared
-        like any other output, so format them from the data.
+        Alternative text: what a reader who cannot see the picture should take from it. Numbers in it are
+        compared like any other output, so format them from the data.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def _describe_axes(number: int, ax: Axes) -> Iterator[str]:
 
 
 def _collection_data(collection: Collection) -> dict[str, Any]:
-    """Where the pieces of a scatter, contour, mesh, fill or quiver lie, and the values behind their colors."""
+    """Where the pieces of a scatter, contour, mesh, fill or quiver lie, and what their colors mean."""
     data: dict[str, Any] = {"offsets": collection.get_offsets()}
     vertices = [path.vertices for path in collection.get_paths()]
     if vertices:

@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rdolib.distributions import Distribution
 from rdolib._graph import ranges
+from rdolib._reachable import code
 from rdolib.dp import MEMORY, Policy, Table, check_horizon, check_stocks, law, solve_table
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
@@ -40,10 +41,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Relative gap at which the search over the initial stock is finished.
-GAP = 1e-11
+GAP = 1e-10
 _FIRST_SCAN = 256  # possible returns tried first on a lattice; doubled until the best is surely among them
 _BATCH = 64  # points tried at once by branch and bound
 _MOST_POINTS = 4000
+_DOUBT = 200  # nodes after which the question whether a gap holds a possible return is given up
 
 
 @dataclass(frozen=True)
@@ -277,9 +279,7 @@ class _CVaRSearch:
         count = _FIRST_SCAN
         while True:
             n = int(min(count, np.rint(last) + 1))
-            b = self.greatest - mesh * np.arange(n)
-            if mesh == 1.0 / round(1.0 / mesh):  # multiples of 1/k are more exact by division
-                b = np.rint(b * round(1.0 / mesh)) / round(1.0 / mesh)
+            b = mesh * (np.rint(self.greatest / mesh) - np.arange(n))
             table, lower, upper = self.solve(b)
             best = float((b + lower / level).max())
             if n > last or best >= b[-1]:
@@ -314,8 +314,7 @@ class _CVaRSearch:
             # A plan's own law says at which b it does best: an exact kink that bisection would only approach.
             if b[best] not in tried_laws:
                 tried_laws.add(float(b[best]))
-                kink = self._own_quantile(points, best, level)
-                if kink is not None and points.add(np.array([kink])):
+                if points.add(np.array([points.near(self._own_quantile(points, best, level))])):
                     continue
             left, right = b[:-1], b[1:]
             peak = np.clip((g[1:] - g[:-1] + left + down * right) / (1 + down), left, right)
@@ -346,7 +345,7 @@ class _CVaRSearch:
             points.upper[best : best + 1] + level * max(0.0, float(g_high.max() - g_high[best])), beyond,
         )  # fmt: skip
 
-    def _own_quantile(self, points: _Points, best: int, level: float) -> float | None:
+    def _own_quantile(self, points: _Points, best: int, level: float) -> float:
         """The quantile of the return under the policy that is greedy for ``b[best]``."""
         b = float(points.b[best])
         policy = Policy(self.mdp, self.solve(np.array([b]))[0], self.horizon)
@@ -362,6 +361,7 @@ class _Points:
         self.k = inverse_discount(search.mdp.gamma)
         self.mesh = greatest_common_mesh(search.mdp.reward) if self.k is not None else None
         b = np.unique([low, *(self._snap(x, (high - low) / 64) for x in np.linspace(low, high, 17)[1:-1]), high])
+        b = b[(b >= low) & (b <= high)]
         self.table, self.lower, self.upper = search.solve(b)
         self.exact = self.table.exact
         if not self.exact:  # one certified table answers for every stock between the ends
@@ -388,12 +388,16 @@ class _Points:
     def between(self, left: float, right: float) -> float:
         return self._snap(0.5 * (left + right), 0.5 * (right - left))
 
+    def near(self, x: float) -> float:
+        """``x``, up to a part in 2**36 of the range."""
+        return self._snap(x, (self.search.greatest - self.search.least) * 2.0**-36)
+
     def _snap(self, x: float, room: float) -> float:
         """With ``gamma = 1/k``: the multiple of ``mesh / k**j`` nearest to ``x``, smallest ``j`` that keeps within ``room / 2``.
 
         Such stocks reach the lattice of the rewards after ``j`` steps, so that few stocks are reachable from them.
         """
-        if self.mesh is None or self.k is None:
+        if self.mesh is None or self.k is None or room <= 0:
             return x
         unit = float(self.mesh)
         while unit > room:
@@ -411,21 +415,21 @@ def _may_hold_return(search: _CVaRSearch, left: float, right: float) -> bool:
     mdp = search.mdp
     if search.horizon is not None:
         return True
-    frontier = np.stack([search.states, np.full(len(search.states), -right), np.full(len(search.states), -left)], axis=1)
-    for _ in range(400):
-        state = frontier[:, 0].astype(np.int64)
-        first, last = mdp.outcome_ptr[mdp.pair_ptr[state]], mdp.outcome_ptr[mdp.pair_ptr[state + 1]]
-        outcome, owner = ranges(first, last)
-        low, high = ((frontier[owner, i] + mdp.reward[outcome]) / mdp.gamma for i in (1, 2))
-        slack = 1e-9 * (high - low)
+    state, low, width = search.states, np.full(len(search.states), -right), right - left
+    reach = search.greatest - search.least
+    while width <= reach:
+        outcome, owner = ranges(mdp.outcome_ptr[mdp.pair_ptr[state]], mdp.outcome_ptr[mdp.pair_ptr[state + 1]])
+        low, width = (low[owner] + mdp.reward[outcome]) / mdp.gamma, width / mdp.gamma
+        slack = 1e-9 * width
         ended = mdp.terminated[outcome]
-        if (ended & (low < -slack) & (high > slack)).any():
+        if (ended & (low < -slack) & (low + width > slack)).any():
             return True
         after = mdp.next_state[outcome]
-        alive = ~ended & (high - slack > -search.most[after]) & (low + slack < -search.fewest[after])
+        alive = ~ended & (low + width - slack > -search.most[after]) & (low + slack < -search.fewest[after])
         if not alive.any():
             return False
-        frontier = np.unique(np.stack([after[alive], low[alive], high[alive]], axis=1), axis=0)
-        if len(frontier) > 2000 or (frontier[:, 2] - frontier[:, 1]).max() > search.greatest - search.least:
+        places = np.unique(code(after[alive], np.round(low[alive] / slack)))
+        state, low = places.real.astype(np.int64), places.imag * slack
+        if len(state) > _DOUBT:
             return True
     return True

@@ -20,9 +20,10 @@ range of the stock, and no user has to guess it. Derived in the book, chapter "S
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def inverse_discount(gamma: float) -> int | None:
 class Units:
     """How stocks are counted: ``key = stock / mesh`` and ``key_next = factor * (key + reward)``.
 
-    ``exact``: keys are integers (held in floats below 2**52). Otherwise they are rounded to 40 significant bits.
+    ``exact``: keys are integers (held in floats below 2**52). Otherwise they are rounded to 44 significant bits.
     """
 
     mesh: float
@@ -80,20 +81,14 @@ class Units:
     def of(cls, mdp: MDP, stocks: Floats) -> Units:
         """Units in which the stocks reachable from ``stocks`` are integers, if there are any."""
         k = inverse_discount(mdp.gamma)
-        if k is not None:
-            mesh = greatest_common_mesh(np.concatenate([mdp.reward, stocks]))
-            if mesh is not None:
-                return cls(float(mesh), float(k), True)
-            rewards = greatest_common_mesh(mdp.reward)
-            if rewards is not None and k > 1:
-                # Stocks with many digits in base k reach the lattice of the rewards after as many steps.
-                for digits in range(1, 52):
-                    fine = float(rewards) / k**digits
-                    place = stocks / fine
-                    if np.abs(place).max() >= _LARGEST_INTEGER:
-                        break
-                    if (np.abs(place - np.rint(place)) <= 1e-6).all():
-                        return cls(fine, float(k), True)
+        rewards = greatest_common_mesh(mdp.reward) if k is not None else None
+        if k is not None and rewards is not None:
+            for mesh in _meshes(rewards, k, stocks):
+                # Stocks beyond this size are saturated, or the caller keeps them from growing.
+                size = max(float(np.abs(stocks).max(initial=0.0)), float(np.abs(mdp.reward).max(initial=0.0))) / mesh
+                miss = np.abs(stocks / mesh - np.rint(stocks / mesh))
+                if size < _LARGEST_INTEGER and (miss <= min(1e-6, SAME / mesh)).all():
+                    return cls(mesh, float(k), True)
         return cls(1.0, 1.0 / mdp.gamma, False)
 
     def key(self, stock: Floats) -> Floats:
@@ -118,7 +113,19 @@ class Units:
 
 def _round_bits(x: Floats) -> Floats:
     mantissa, exponent = np.frexp(x)
-    return np.asarray(np.ldexp(np.rint(mantissa * 2.0**40), exponent - 40) + 0.0)
+    return np.asarray(np.ldexp(np.rint(mantissa * 2.0**44), exponent - 44) + 0.0)
+
+
+def _meshes(rewards: Fraction, k: int, stocks: Floats) -> Iterator[float]:
+    """Meshes to try, coarsest first: the rewards', with more digits in base k, and the fractions' own.
+
+    A stock with j digits in base k reaches the lattice of the rewards after j steps.
+    """
+    for digits in range(52 if k > 1 else 1):
+        yield float(rewards / k**digits)
+    fractions = greatest_common_mesh(np.append(stocks, float(rewards)))
+    if fractions is not None:
+        yield float(fractions)
 
 
 def return_range(mdp: MDP, sign: float) -> Floats:
@@ -239,6 +246,20 @@ def _strong_components(n: int, tail: NDArray[np.int32], head: NDArray[np.int32])
     return component
 
 
+def _tail(mdp: MDP, weight: float, needed: Bools) -> tuple[Floats, NDArray[np.int32]]:
+    """`best_mean`, and where nothing is at stake (weight 0) and nothing ends by itself, the actions of the best mean.
+
+    All actions tie there. Lowest indices could go in circles for ever when ``gamma = 1``.
+    """
+    value, action = best_mean(mdp, weight, needed)
+    if weight == 0 and mdp.gamma == 1:
+        try:
+            action = best_mean(mdp, 1.0, needed)[1]
+        except NotOptimizableError:
+            pass  # the mean may be infinite; the actions that lead to an end stand
+    return value, action
+
+
 def expected_time(mdp: MDP) -> Floats:
     """Greatest expected number of steps to the end, by state; only for MDPs in which every policy ends."""
     value, _ = _graph.solve(_state_graph(mdp, np.ones(len(mdp.reward)), rest=False), discounted=False)
@@ -329,19 +350,21 @@ class Saturation:
     high_action: NDArray[np.int32]
 
     @classmethod
+    @lru_cache(maxsize=8)  # a search over the initial stock solves the same problem many times
     def endless(cls, mdp: MDP, slopes: tuple[float, float] | None) -> Saturation:
         below, above = slopes if slopes is not None else (0.0, 0.0)
         least, greatest = -return_range(mdp, -1.0), return_range(mdp, 1.0)
         linear = slopes is not None and below == above
         everywhere = np.ones(mdp.n_states, dtype=np.bool_)
-        low_mean, low_action = best_mean(mdp, below, everywhere if linear else greatest < np.inf)
-        high_mean, high_action = (low_mean, low_action) if linear else best_mean(mdp, above, least > -np.inf)
+        low_mean, low_action = _tail(mdp, below, everywhere if linear else greatest < np.inf)
+        high_mean, high_action = (low_mean, low_action) if linear else _tail(mdp, above, least > -np.inf)
         return cls(
             least[None], greatest[None], slopes,
             low_mean[None], high_mean[None], low_action[None], high_action[None],
         )  # fmt: skip
 
     @classmethod
+    @lru_cache(maxsize=8)
     def within(cls, mdp: MDP, slopes: tuple[float, float] | None, horizon: int) -> Saturation:
         below, above = slopes if slopes is not None else (0.0, 0.0)
         low_mean, low_action = best_mean_by_step(mdp, below, horizon)

@@ -61,7 +61,7 @@ def test_reference_against_naive_brackets(problem: str) -> None:
         s: {a: [(F(p), s2, F(r), e) for p, s2, r, e in o] for a, o in rows.items()}
         for s, rows in table.items()
     }
-    depth = {2: 6, 3: 4}[k]
+    depth = {2: 5, 3: 4}[k]
     for answer in reference.answers(problem):
         if answer.state == 0 and answer.objective == "target":
             stock = F(str(answer.stock))
@@ -151,6 +151,7 @@ def test_fixed_stock_answers(problem: str) -> None:
         stocks = sorted({a.stock for a in cases if a.stock is not None})
         solution = rdo.value_iteration(mdp, FIXED[name](), stock=np.array(stocks), horizon=cases[0].horizon)
         for answer in cases:
+            assert answer.state is not None and answer.stock is not None
             value = solution.objective_value(answer.state, answer.stock)
             assert_answer(value, solution.bounds(answer.state, answer.stock), answer)
 
@@ -163,7 +164,7 @@ def test_plans(problem: str) -> None:
     for answer in reference.answers(problem):
         if answer.state not in states:
             continue
-        if answer.objective == "cvar":
+        if answer.level is not None:
             objective: Any = rdo.CVaR(answer.level)
             plan = rdo.optimize(mdp, objective, horizon=answer.horizon, state=answer.state)
             shown = plan.returns
@@ -175,7 +176,11 @@ def test_plans(problem: str) -> None:
             shown = plan.returns + answer.stock
         assert plan.converged
         assert_answer(plan.value, plan.bounds, answer)
-        assert objective(shown) == pytest.approx(plan.value, rel=1e-8, abs=1e-9), answer
+        # Endless returns with gamma = 1/k fill an interval: their law is projected, and only a Lipschitz
+        # objective of it is close.
+        rough = 1e-5 if problem in reference.SMALL else 1e-9
+        if not (problem in reference.SMALL and answer.objective == "threshold"):
+            assert objective(shown) == pytest.approx(plan.value, rel=1e-8, abs=rough), answer
 
 
 def test_dry_lake_plan_arrives() -> None:
@@ -245,7 +250,8 @@ CASES = (
     utility(lambda x: abs(x - 1) - abs(x + 1) / 2, "two kinks"),
     Case("a cap", rdo.ExpectedUtility(lambda x: np.minimum(x, 0.5)), lambda x: min(x, F(1, 2)), False),
     Case("a sine", rdo.ExpectedUtility(np.sin), lambda x: np.sin(float(x)), False),
-    Case("a cube", rdo.ExpectedUtility(lambda x: x**3, degree=3), lambda x: x**3),
+    # Homogeneous but without a Lipschitz constant: with gamma < 1 it needs a horizon.
+    Case("a cube", rdo.ExpectedUtility(lambda x: x**3, degree=3), lambda x: x**3, False),
 )
 TINY = 1e-12
 

@@ -1,8 +1,10 @@
 """Look at every built page as a reader's browser does, with the network blocked.
 
-First a scan of the files: nothing may load from another address, every picture has alternative text. Then Chromium
-opens each page at phone and desktop width and reports requests that leave the machine, script errors, formulas that
-MathJax could not set, and pages wider than the screen. Usage: check_pages.py HTML_FOLDER [--screenshots FOLDER]
+First a scan of the files: nothing may load from another address, every picture has alternative text. Then
+Chromium opens each page at phone and desktop width and reports requests that leave the machine, script
+errors, formulas that MathJax could not set, and pages wider than the screen.
+
+Usage: check_pages.py HTML_FOLDER [--screenshots FOLDER]
 """
 
 import argparse
@@ -24,35 +26,47 @@ from typing import Any
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 WIDTHS = {"phone": 390, "desktop": 1280}
-# Elements that fetch, and the attribute that says from where. A link that a reader may click is not in the list.
-FETCHING = {
-    "script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src",
-    "object": "data", "link": "href",
-}  # fmt: skip
+STAND_STILL = """
+document.head.appendChild(document.createElement('style')).textContent = '* {transition: none !important}'
+"""
+# Elements that fetch, and the attribute that says from where; a link to click does not.
+FETCHING = dict.fromkeys(("script", "img", "iframe", "source", "video", "audio", "embed"), "src")
+FETCHING |= {"object": "data", "link": "href"}
 PASSIVE_LINKS = {"canonical", "next", "prev", "search", "index", "author", "license"}
 REMOTE = re.compile(r"(?:https?:)?//")
+BROWSER_OPTIONS = [
+    "--headless=new",
+    "--remote-debugging-port=0",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--no-first-run",
+]
 
-# Evaluated in the page: what is wrong with it, as a list of sentences.
+# Evaluated in the page: what is wrong with it, as a list of sentences. A phone zooms out of a page that is
+# too wide, and then calls the page's width its own; so the width is given.
 INSPECT = """
-(async () => {
+(async (width) => {
   if (window.MathJax) await MathJax.startup.promise;
   await document.fonts.ready;
   const found = [];
   for (const node of document.querySelectorAll('mjx-merror, [data-mml-node="merror"]'))
-    found.push('MathJax cannot set: ' + (node.dataset.mjxError || node.getAttribute('title') || node.textContent));
-  for (const node of document.querySelectorAll('[data-mml-node="mtext"][fill="red"], [data-mml-node="mtext"][style*="red"]'))
+    found.push('MathJax cannot set: ' + (node.dataset.mjxError || node.textContent));
+  for (const node of document.querySelectorAll('[data-mml-node="mtext"][fill="red"]'))
     found.push('undefined macro in: ' + node.closest('mjx-container').textContent);
   for (const node of document.querySelectorAll('.math'))
-    if (!node.querySelector('mjx-container')) found.push('formula was not set: ' + node.textContent.slice(0, 80));
-  const wide = document.documentElement.scrollWidth - innerWidth;
+    if (!node.querySelector('mjx-container'))
+      found.push('formula was not set: ' + node.textContent.slice(0, 80));
+  const wide = document.documentElement.scrollWidth - width;
   if (wide > 0) {
     const guilty = [...document.querySelectorAll('.bd-article *')]
-      .filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3)
+      .filter(e => e.getBoundingClientRect().right > width + 1).slice(0, 3)
       .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 50));
     found.push(`page is ${wide} px too wide: ${guilty.join(' | ')}`);
   }
   return found;
-})()
+})(%d)
 """
 
 
@@ -109,11 +123,7 @@ def scan(html: str) -> list[str]:
 async def open_pages(browser: str, pages: list[Path], screenshots: Path | None) -> list[str]:
     """Open every page in a fresh headless browser; give the findings."""
     with tempfile.TemporaryDirectory() as profile:
-        command = [
-            browser, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}", "--no-first-run",
-            "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files",
-            "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking",
-        ]  # fmt: skip
+        command = [browser, *BROWSER_OPTIONS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
             command.append("--no-sandbox")  # Chromium refuses to run as root otherwise
         process = subprocess.Popen(
@@ -141,32 +151,23 @@ async def visit(tab: "Tab", page: Path, name: str, width: int, screenshots: Path
     await tab.call("Emulation.setDeviceMetricsOverride", size)
     await tab.call("Page.navigate", {"url": page.resolve().as_uri()})
     await tab.until("Page.loadEventFired")
-    inspection = await tab.call(
-        "Runtime.evaluate", {"expression": INSPECT, "awaitPromise": True, "returnByValue": True}
-    )
-    if "exceptionDetails" in inspection:
-        raise RuntimeError(f"{page}: {inspection['exceptionDetails']}")
-    findings = [*inspection["result"]["value"], *bad_events(tab.events)]
+    findings = [*await tab.evaluate(INSPECT % width), *bad_events(tab.events)]
     if screenshots:
-        screenshots.mkdir(parents=True, exist_ok=True)
-        for theme in "light", "dark":
-            await tab.call(
-                "Runtime.evaluate", {"expression": f"document.documentElement.dataset.theme = '{theme}'"}
-            )
-            height = await tab.call(
-                "Runtime.evaluate",
-                {"expression": "document.documentElement.scrollHeight", "returnByValue": True},
-            )
-            clip = {
-                "x": 0,
-                "y": 0,
-                "width": width,
-                "height": min(height["result"]["value"], 8000),
-                "scale": 1,
-            }
-            shot = await tab.call("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-            (screenshots / f"{page.stem}-{name}-{theme}.png").write_bytes(base64.b64decode(shot["data"]))
+        await take_screenshots(tab, f"{page.stem}-{name}", width, screenshots)
     return findings
+
+
+async def take_screenshots(tab: "Tab", name: str, width: int, folder: Path) -> None:
+    """Save the page as it looks in light and in dark, down to 8000 pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Otherwise a sidebar may be caught while it slides in.
+    await tab.evaluate(STAND_STILL)
+    for theme in "light", "dark":
+        await tab.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        height = min(await tab.evaluate("document.documentElement.scrollHeight"), 8000)
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = await tab.call("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+        (folder / f"{name}-{theme}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
 def bad_events(events: list[dict[str, Any]]) -> Iterator[str]:
@@ -178,7 +179,8 @@ def bad_events(events: list[dict[str, Any]]) -> Iterator[str]:
             if not url.startswith(("file:", "data:", "blob:", "about:")):
                 yield f"requests {url}"
         elif event["method"] == "Runtime.exceptionThrown":
-            yield f"script error: {details['exceptionDetails'].get('exception', {}).get('description', details)}"
+            exception = details["exceptionDetails"].get("exception", {})
+            yield f"script error: {exception.get('description', details)}"
         elif event["method"] == "Log.entryAdded" and details["entry"]["level"] == "error":
             yield f"error: {details['entry']['text']} {details['entry'].get('url', '')}"
 
@@ -220,6 +222,14 @@ class Tab:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return dict(message["result"])
+
+    async def evaluate(self, expression: str) -> Any:
+        """Run JavaScript in the page and give its value."""
+        options = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        answer = await self.call("Runtime.evaluate", options)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
 
     async def until(self, method: str) -> None:
         """Wait for an event, which may have come already."""

@@ -1,9 +1,9 @@
-"""Find what re-executing a chapter cannot: cells that show nothing, warnings on the page, numbers typed in prose.
+"""Find what re-executing a chapter cannot: silent cells, warnings on the page, numbers typed in prose.
 
-A number counts as typed if it stands in the prose (not in code, mathematics, links or roles), has at least three
-significant digits, and equals a value glued in the same chapter at the precision printed, as it is or as a percentage.
-Zeros that only fill an integer do not count, so "1000 episodes" is never reported. Pages that are not notebooks are
-compared with the values of every chapter.
+A number counts as typed if it stands in the prose (not in code, mathematics, links or roles), has at least
+three significant digits, and equals a value glued in the same chapter at the precision printed, as it is or
+as a percentage. Zeros that only fill an integer do not count, so "1000 episodes" is never reported. Pages
+that are not notebooks are compared with the values of every chapter.
 """
 
 import ast
@@ -39,7 +39,7 @@ NOT_PROSE = [
     r"\]\([^)]*\)",
     r"https?://\S+",  # addresses
 ]
-NUMBER = re.compile(r"(?<![\w.,])[-−+]?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?![\w]|[.,]\d)(\s?%)?")  # noqa: RUF001
+NUMBER = re.compile(r"(?<![\w.,])[-−+]?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?![\w]|[.,]\d)(\s?%)?")
 
 
 def main() -> int:
@@ -131,7 +131,7 @@ def unchecked(cell: Any, following: Any | None) -> Iterator[str]:
     """Cells exempt from comparison; allowed only with an assertion in the next code cell."""
     tags = set(cell.metadata.get("tags", []))
     if tags & {"nbval-skip", "raises-exception", "nbval-raises-exception"} or "# NBVAL_" in cell.source:
-        yield "exempt from execution or comparison; tag it nbval-ignore-output and assert in the next cell instead"
+        yield "exempt from execution or comparison; tag it nbval-ignore-output and assert in the next cell"
     if "nbval-ignore-output" in tags and (following is None or "assert" not in following.source):
         yield "its output is not compared; assert something about it in the next code cell"
 
@@ -174,7 +174,8 @@ def typed_numbers(source: str, glued: dict[str, float]) -> Iterator[str]:
 
 def prose(source: str) -> str:
     """Blank out code, mathematics, roles and addresses."""
-    lines, fences = [], []
+    lines: list[str] = []
+    fences: list[tuple[str, bool]] = []  # how each open fence began, and whether it holds code
     for line in source.splitlines():
         fence = re.match(r"\s*(`{3,}|~{3,}|:{3,})\s*(\{[\w:-]+\})?(\w*)", line)
         if fence and fences and fence[1].startswith(fences[-1][0]) and not fence[2] and not fence[3]:

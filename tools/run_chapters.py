@@ -1,7 +1,7 @@
 """Execute chapters in place and write them in normal form; with --check, only verify the form.
 
-A notebook file records much that nobody wrote: timings, versions, random cell numbers. The normal form keeps what a
-reader sees and drops the rest, so that two runs give the same bytes and a diff shows only real changes.
+A notebook file records much that nobody wrote: timings, versions, random cell numbers. The normal form keeps
+what a reader sees and drops the rest: two runs give the same bytes, and a diff shows only real changes.
 """
 
 import argparse
