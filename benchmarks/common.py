@@ -26,9 +26,7 @@ def hardware() -> dict[str, Any]:
     if info.exists():
         pairs = (line.partition(":") for line in info.read_text().splitlines())
         fields = {name.strip(): value.strip() for name, _, value in pairs}
-        cpu = (
-            f"{fields.get('model name', cpu)}, family {fields.get('cpu family')}, model {fields.get('model')}"
-        )
+        cpu = f"{fields.get('model name', cpu)}, family {fields.get('cpu family')}, model {fields.get('model')}"
         flags = " ".join(sorted(set(fields.get("flags", "").split()) & {"avx2", "avx512f", "fma"}))
     caches = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
@@ -85,10 +83,7 @@ def interleave(
                 begun = time.perf_counter()
                 call()
                 times[name].append(time.perf_counter() - begun)
-    return {
-        name: {"median": float(np.median(t)), "least": min(t), "greatest": max(t)}
-        for name, t in times.items()
-    }
+    return {name: {"median": float(np.median(t)), "least": min(t), "greatest": max(t)} for name, t in times.items()}
 
 
 def save(name: str, result: dict[str, Any]) -> Path:

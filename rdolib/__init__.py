@@ -7,7 +7,13 @@ solve; `rollout` simulates. Plots are in `rdolib.plotting` (imported separately)
 
 from rdolib.distributions import CategoricalGrid, Distribution, QuantileGrid, mixture, wasserstein
 from rdolib.dp import Policy, Solution, value_iteration
-from rdolib.errors import InvalidArgumentError, InvalidMDPError, MemoryLimitError, NotOptimizableError, RdoError
+from rdolib.errors import (
+    InvalidArgumentError,
+    InvalidMDPError,
+    MemoryLimitError,
+    NotOptimizableError,
+    RdoError,
+)
 from rdolib.mdp import MDP
 from rdolib.objectives import (
     CVaR,
@@ -28,16 +34,15 @@ from rdolib.simulate import rollout
 __version__ = "0.1.0"
 
 __all__ = [
+    "MDP",
     "CVaR",
     "CategoricalGrid",
-    "Distribution",
     "Distribution",
     "ExpectedUtility",
     "Exponential",
     "Frontier",
     "InvalidArgumentError",
     "InvalidMDPError",
-    "MDP",
     "Mean",
     "MemoryLimitError",
     "NotOptimizableError",

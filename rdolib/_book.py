@@ -32,9 +32,7 @@ def require_alt_text(app: Sphinx, doctree: nodes.document) -> None:
     """Warn about every image without alternative text; the strict build turns the warning into an error."""
     for image in doctree.findall(nodes.image):
         if not image.get("alt", "").strip():
-            logger.warning(
-                "image without alternative text: %s", image.get("uri"), location=image, type="alt_text"
-            )
+            logger.warning("image without alternative text: %s", image.get("uri"), location=image, type="alt_text")
 
 
 def find_public_name(
@@ -54,9 +52,7 @@ def find_public_name(
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", known[0], node, content)
 
 
-def drop_thebe(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document
-) -> None:
+def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document) -> None:
     """Remove the scripts of live code cells, which load from a content network."""
     context["script_files"] = [
         script

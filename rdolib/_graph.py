@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rdolib import _kernels_more as _kernels
+from rdolib import _kernels
 from rdolib.errors import NotOptimizableError
 
 Floats = NDArray[np.float64]
@@ -126,7 +126,9 @@ class _Component:
     def backup(self, value: Floats) -> Floats:
         """Worth of every pair, given the values of the component's nodes."""
         with np.errstate(invalid="ignore"):
-            inner = np.bincount(self.edge_pair, weights=self.edge_weight * value[self.edge_to], minlength=len(self.base))
+            inner = np.bincount(
+                self.edge_pair, weights=self.edge_weight * value[self.edge_to], minlength=len(self.base)
+            )
         return np.asarray(self.base + inner)
 
     def best(self, worth: Floats) -> Floats:
@@ -211,9 +213,7 @@ def _solve_component(graph: Graph, nodes: Ints, value: Floats, choice: Ints, dis
     choice[nodes] = np.where(selected >= 0, selected - part.first_pair, -1)
 
 
-def _proper_start(
-    part: _Component, allowed: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Ints]:
+def _proper_start(part: _Component, allowed: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Ints]:
     """Nodes that can get out (or stop) surely, the pairs that keep that possible, and a policy that does it."""
     while True:
         chosen = part.attract(allowed)

@@ -10,11 +10,12 @@ Derived in the book, chapter on distributional value iteration.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from rdolib import _graph, _kernels
-from rdolib import _kernels_more
 from rdolib._reachable import Problem
 from rdolib.errors import MemoryLimitError
 
@@ -96,7 +97,9 @@ class GridTable:
         near = np.rint(index / _REFINE).astype(np.int64)
         assert self.problem.objective.lipschitz is not None
         slack = self.problem.objective.lipschitz * self.span / cells / 2 + 2 * self.error
-        return self._with_end(self.lower[:-1, near] - slack, finer), self._with_end(self.upper[:-1, near] + slack, finer)
+        return self._with_end(self.lower[:-1, near] - slack, finer), self._with_end(
+            self.upper[:-1, near] + slack, finer
+        )
 
     def _improve(self, cells: int, lower: Floats, upper: Floats) -> int:
         """Sweep both bounds until they stop gaining on the rounding error of this mesh."""
@@ -106,7 +109,7 @@ class GridTable:
         lipschitz = self.problem.objective.lipschitz
         floor = 1e-15 if lipschitz is None else lipschitz * self.mesh * gamma / (1 - gamma)
         self.error = 0.0 if self.monotone or lipschitz is None else floor / 2
-        policy = np.zeros((mdp.n_states, cells + 1), dtype=np.uint8)
+        policy = np.zeros((mdp.n_states, cells + 1), dtype=_kernels.index_type(mdp.pair_ptr))
         unused = np.zeros_like(policy)
         down, up = ("down", "up") if self.monotone else ("nearest", "nearest")
         maps_down, maps_up = self._maps(down), self._maps(up)
@@ -141,7 +144,7 @@ class GridTable:
         return index, np.stack([first, last], axis=1).astype(np.int64), carried
 
     def _sweep(
-        self, maps: tuple[NDArray[np.int32], Ints, Floats], v: Floats, out: Floats, policy: NDArray[np.uint8]
+        self, maps: tuple[NDArray[np.int32], Ints, Floats], v: Floats, out: Floats, policy: NDArray[Any]
     ) -> None:
         mdp, saturation = self.problem.mdp, self.saturation
         slopes = saturation.slopes or (0.0, 0.0)
@@ -152,7 +155,7 @@ class GridTable:
         prob = self.problem.factor * mdp.prob
 
         def box(part: tuple[int, int, int, int]) -> None:
-            _kernels_more.sweep_grid(
+            _kernels.sweep_grid(
                 mdp.pair_ptr, mdp.outcome_ptr, prob, succ, self.reward_id, *maps, low, high, slopes, v, out, part,
                 policy, _graph.TIE,
             )  # fmt: skip

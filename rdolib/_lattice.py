@@ -13,7 +13,7 @@ Derived in the book, chapter on distributional value iteration.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,13 @@ class Window:
         return (x - self.offset) / self.mesh - self.low
 
     def solve(
-        self, steps: int, horizon: int | None, rounding: Rounding, rest: Rest | None, bound: int, with_policy: bool
+        self,
+        steps: int,
+        horizon: int | None,
+        rounding: Rounding,
+        rest: Rest | None,
+        bound: int,
+        with_policy: bool,
     ) -> None:
         """Sweep back from ``steps``; ``bound`` chooses the least (0) or greatest (1) return of the rest."""
         problem, mdp = self.problem, self.problem.mdp
@@ -64,7 +70,11 @@ class Window:
             value[live] = problem.objective.range_on(low, high)[bound]
         out = np.empty_like(value)
         out[:] = value[-1]
-        self.policy = np.empty((steps, mdp.n_states, self.count), dtype=np.uint8) if with_policy else None
+        self.policy = (
+            np.empty((steps, mdp.n_states, self.count), dtype=_kernels.index_type(mdp.pair_ptr))
+            if with_policy
+            else None
+        )
         outside = np.r_[0:pad, pad + self.count : width]
         work = mdp.outcome_ptr[mdp.pair_ptr]
         tie = _graph.TIE * max(1.0, float(np.abs(value[-1]).max()))
@@ -77,13 +87,13 @@ class Window:
                 value: Floats = value,
                 out: Floats = out,
                 shift: NDArray[np.int32] = shift,
-                layer: NDArray[np.uint8] | None = layer,
+                layer: NDArray[Any] | None = layer,
             ) -> None:
                 common = (mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ, shift, value, pad, out, part)
                 if layer is None:
                     _kernels.sweep(*common)
                 else:
-                    _kernels.sweep_policy(*common, layer, tie)
+                    _kernels.sweep(*common, layer, tie)
 
             _kernels.run_in_boxes(box, work, self.count)
             out[:-1, outside] = self._outside(x[outside], t, 0 if horizon is None else horizon - t)
@@ -158,7 +168,7 @@ class WindowTable:
 
     @classmethod
     def exact_lattice(cls, problem: Problem, mesh: float, stocks: Floats, horizon: int) -> WindowTable:
-        """gamma = 1 and rewards in multiples of ``mesh``: one window for each offset of the stocks from the lattice."""
+        """Gamma = 1 and rewards in multiples of ``mesh``: one window for each offset of the stocks from the lattice."""
         offset = stocks - np.rint(stocks / mesh) * mesh
         offset[np.abs(offset) <= _SLACK * mesh] = 0.0
         ordered = np.sort(offset)
@@ -174,40 +184,42 @@ class WindowTable:
 
     # ------------------------------------------------------------- reading
 
-    def _window(self, x: Floats) -> tuple[Window, Window]:
-        """The window whose lattice ``x`` (one stock) lies on."""
+    def _choose(self, x: Floats) -> Ints:
+        """Number of the window on whose lattice each ``x`` lies (nearest)."""
         if len(self.windows) == 1:
-            return self.windows[0]
-        miss = [abs(p - np.rint(p)) for p in (w.place(x)[0] for w, _ in self.windows)]
-        return self.windows[int(np.argmin(miss))]
+            return np.zeros(len(x), dtype=np.int64)
+        places = np.stack([window.place(x) for window, _ in self.windows])
+        return np.asarray(np.abs(places - np.rint(places)).argmin(axis=0))
+
+    def _index(self, window: Window, x: Floats, up: bool = False) -> tuple[Ints, Bools]:
+        """Index of each ``x`` in a window, and whether it is one of the window's stocks (or may be rounded to one)."""
+        place = window.place(x)
+        index = np.rint(place)
+        if self.rounding == "down":
+            index = np.ceil(place - _SLACK) if up else np.floor(place + _SLACK)
+        on = (index >= 0) & (index < window.count)
+        if self.rounding == "exact":
+            on &= np.abs(place - index) <= _NEAR + 1e-12 * np.abs(place + window.low)
+        return np.where(on, index, 0).astype(np.int64), on
 
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
         problem = self.problem
-        lower, upper = np.empty(len(state)), np.empty(len(state))
-        side = problem.side(state, problem.units.key(stock), self.horizon or 0)
-        ended = problem.mdp.terminal[state]
-        for i in range(len(state)):
-            one = stock[i : i + 1]
-            if ended[i]:
-                lower[i] = upper[i] = problem.objective.utility(one)[0]
-            elif side[i] != 0:
-                assert problem.saturation is not None
-                lower[i] = upper[i] = problem.saturation.value(state[i : i + 1], one, side[i : i + 1], self.horizon or 0)[0]
-            else:
-                window, above = self._window(one)
-                lower[i] = window.values[state[i], self._index(window, one, state[i], 0)] - self.error
-                upper[i] = above.values[state[i], self._index(above, one, state[i], 0, up=True)] + self.error
+        left = self.horizon or 0
+        lower, upper = problem.objective.utility(stock), problem.objective.utility(stock)
+        live = np.flatnonzero(~problem.mdp.terminal[state])
+        side = problem.side(state[live], problem.units.key(stock[live]), left)
+        if problem.saturation is not None:
+            lower[live] = upper[live] = problem.saturation.value(state[live], stock[live], side, left)
+        live = live[side == 0]
+        number = self._choose(stock[live])
+        for n, (window, above) in enumerate(self.windows):
+            mine = live[number == n]
+            down, on = self._index(window, stock[mine])
+            up, on_up = self._index(above, stock[mine], up=True)
+            _refuse(state[mine], stock[mine], 0, ~(on & on_up))
+            lower[mine] = window.values[state[mine], down] - self.error
+            upper[mine] = above.values[state[mine], up] + self.error
         return lower, upper
-
-    def _index(self, window: Window, x: Floats, state: int, t: int, up: bool = False) -> int:
-        place = float(window.place(x)[0])
-        index = int(np.rint(place))
-        if self.rounding == "down":
-            index = int(np.ceil(place - _SLACK) if up else np.floor(place + _SLACK))
-        on = self.rounding != "exact" or abs(place - index) <= _NEAR + 1e-12 * abs(place + window.low)
-        if not on or not 0 <= index < window.count:
-            raise _unknown(state, float(x[0]) / self.problem.mdp.gamma**t, t)
-        return index
 
     def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
         problem, mdp = self.problem, self.problem.mdp
@@ -221,21 +233,15 @@ class WindowTable:
         if problem.saturation is not None:
             action[live] = problem.saturation.action(state[live], side, left)
         live = live[side == 0]
-        if len(live) == 0:
-            return action
         x = mdp.gamma**t * stock[live]
-        # Roll-outs ask for many stocks at once, all from one initial stock and so on one lattice.
-        window = self._window(x[:1])[0]
-        place = window.place(x)
-        index = np.floor(place + _SLACK) if self.rounding == "down" else np.rint(place)
-        off = (index < 0) | (index >= window.count)
-        if self.rounding == "exact":
-            off |= np.abs(place - index) > _NEAR + 1e-12 * np.abs(place + window.low)
-        if off.any():
-            raise _unknown(state[live][off][0], float(stock[live][off][0]), t)
-        assert window.policy is not None
-        choice = window.policy[t, state[live], index.astype(np.int64)]
-        action[live] = mdp.pair_action[mdp.pair_ptr[state[live]] + choice]
+        number = self._choose(x)
+        for n, (window, _) in enumerate(self.windows):
+            mine = live[number == n]
+            index, on = self._index(window, x[number == n])
+            _refuse(state[mine], stock[mine], t, ~on)
+            assert window.policy is not None
+            choice = window.policy[t, state[mine], index]
+            action[mine] = mdp.pair_action[mdp.pair_ptr[state[mine]] + choice]
         return action
 
     def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
@@ -249,7 +255,13 @@ class WindowTable:
 
 
 def rounded_window(
-    problem: Problem, stocks: Floats, steps: int, horizon: int | None, rest: Rest | None, tol: float | None, memory: int
+    problem: Problem,
+    stocks: Floats,
+    steps: int,
+    horizon: int | None,
+    rest: Rest | None,
+    tol: float | None,
+    memory: int,
 ) -> WindowTable:
     """Certified bounds from rounded shifts, on as fine a mesh as ``tol`` asks for or the memory allows."""
     mdp = problem.mdp
@@ -321,10 +333,9 @@ def _largest_miss(problem: Problem, mesh: float, t: int) -> float:
     return float(np.abs(step - mesh * _shift(problem, mesh, t, "nearest")).max(initial=0.0))
 
 
-def _unknown(state: int, stock: float, t: int) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"stock {stock:.12g} at state {state}, step {t} cannot be reached from the stocks this problem was solved for; "
-        "solve again with this stock in stock="
-    )
-
-
+def _refuse(state: Ints, stock: Floats, t: int, unknown: Bools) -> None:
+    if unknown.any():
+        raise InvalidArgumentError(
+            f"stock {stock[unknown][0]:.12g} at state {state[unknown][0]}, step {t} cannot be reached from the stocks this "
+            "problem was solved for; solve again with this stock in stock="
+        )

@@ -23,11 +23,13 @@ Ints = NDArray[np.int64]
 
 LEFTOVER = 1e-12  # probability that may still be on its way when an endless law is cut
 _MOST_STEPS = 1_000_000
-_MOST_ATOMS = 20_000
+_MOST_ATOMS = 60_000
 
 
 class Behavior(Protocol):
-    """What the law needs to know of a policy."""
+    """What the law needs to know of a policy. ``exact``: its stocks must not be moved."""
+
+    exact: bool
 
     def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]: ...
 
@@ -55,8 +57,9 @@ def law_of_return(
 
     Cut, for an endless horizon, once at most 1e-12 of the mass is left, or once what is left to earn cannot move the
     return by more than that; `Distribution.leftover` and `Distribution.w1_error` say so. Where atoms become too many,
-    neighbors whose stock matters no more are merged into their mean: that keeps every piecewise linear objective the
-    plan was made for, and its W1 error is added up.
+    neighbors are merged into their mean and the W1 error is added up. Under an exact table only those whose stock
+    matters no more are merged, which keeps the objective's value; under a certified one any may be: the law is then,
+    to within that error, the law of a policy that remembers its stock as coarsely as the merging does.
     """
     units = Units.of(mdp, np.array([stock]))
     reward = mdp.reward / units.mesh
@@ -81,7 +84,8 @@ def law_of_return(
         if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= SAME * largest or t == _MOST_STEPS)):
             break
         if len(mass.state) > _MOST_ATOMS:
-            mass, moved = _thin(mass, behavior.side(mass.state, units.stock(mass.key), t))
+            side = behavior.side(mass.state, units.stock(mass.key), t)
+            mass, moved = _thin(mass, side, np.ones(len(side), dtype=np.bool_) if not behavior.exact else side != 0)
             w1_error += moved
         mass, ended = _push(mdp, units, reward, mass, behavior, t)
         ends.append(ended)
@@ -112,7 +116,10 @@ def _push(
         earned = units.stock(np.rint(mass.earned[owner] / units.mesh) + reward[outcome])
     ended = mdp.terminated[outcome]
     on = ~ended
-    state, key = mdp.next_state[outcome[on]].astype(np.int64), units.step(mass.key[owner[on]], reward[outcome[on]])
+    state, key = (
+        mdp.next_state[outcome[on]].astype(np.int64),
+        units.step(mass.key[owner[on]], reward[outcome[on]]),
+    )
     _, first, inverse = np.unique(code(state, key), return_index=True, return_inverse=True)
     merged = _Mass(state[first], key[first], earned[on][first], np.bincount(inverse, weights=prob[on]))
     return merged, _merge(earned[ended], prob[ended])
@@ -123,15 +130,14 @@ def _merge(value: Floats, prob: Floats) -> tuple[Floats, Floats]:
     return distinct, np.bincount(inverse, weights=prob, minlength=len(distinct))
 
 
-def _thin(mass: _Mass, side: NDArray[np.int8]) -> tuple[_Mass, float]:
-    """Merge neighbors of one state and one side into their mean where the stock matters no more; bound the W1 error."""
-    settled = side != 0
-    if not settled.any():
+def _thin(mass: _Mass, side: NDArray[np.int8], mergeable: NDArray[np.bool_]) -> tuple[_Mass, float]:
+    """Merge neighbors of one state and one side into their mean, where that is allowed; how far they moved (W1)."""
+    if not mergeable.any():
         return mass, 0.0
-    state, key, earned, prob = (x[settled] for x in (mass.state, mass.key, mass.earned, mass.prob))
-    cells = max(1.0, _MOST_ATOMS / (8 * len(np.unique(state))))
+    state, key, earned, prob = (x[mergeable] for x in (mass.state, mass.key, mass.earned, mass.prob))
+    cells = max(1.0, _MOST_ATOMS / (2 * len(np.unique(state))))
     width = max(float(np.ptp(earned)) / cells, np.finfo(float).tiny)
-    cell = np.floor(earned / width) * 2 + (side[settled] > 0)
+    cell = np.floor(earned / width) * 3 + side[mergeable]
     _, first, group = np.unique(code(state, cell), return_index=True, return_inverse=True)
     weight = np.bincount(group, weights=prob)
 
@@ -140,7 +146,7 @@ def _thin(mass: _Mass, side: NDArray[np.int8]) -> tuple[_Mass, float]:
 
     mean = average(earned)
     moved = float(prob @ np.abs(earned - mean[group]))
-    kept = ~settled
+    kept = ~mergeable
     merged = _Mass(
         np.concatenate([mass.state[kept], state[first]]),
         np.concatenate([mass.key[kept], average(key)]),

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rdolib import _graph
-from rdolib import _kernels_more as _kernels
+from rdolib import _graph, _kernels
 from rdolib.errors import InvalidArgumentError, MemoryLimitError
 from rdolib.mdp import MDP
 from rdolib.objectives import ExpectedUtility
@@ -39,7 +38,13 @@ class MonotoneTable:
     iterations = 1
 
     def __init__(
-        self, mdp: MDP, objective: ExpectedUtility, saturation: Saturation, mesh: float, stocks: Floats, memory: int
+        self,
+        mdp: MDP,
+        objective: ExpectedUtility,
+        saturation: Saturation,
+        mesh: float,
+        stocks: Floats,
+        memory: int,
     ) -> None:
         self.mdp, self.objective, self.saturation, self.mesh = mdp, objective, saturation, mesh
         self.direction = direction(mdp)
@@ -62,7 +67,8 @@ class MonotoneTable:
                 f"the limit of {memory / 2**20:.0f} MiB; raise memory=, or use stocks nearer to zero"
             )
         self.values = np.empty((len(self.offsets), rows, mdp.n_states))
-        self.choices = np.empty((len(self.offsets), rows, mdp.n_states), dtype=np.uint8)
+        self.choices = np.empty((len(self.offsets), rows, mdp.n_states), dtype=_kernels.index_type(mdp.pair_ptr))
+        self.none = int(np.iinfo(self.choices.dtype).max)
         for number, offset_ in enumerate(self.offsets):
             self._solve(number, float(offset_), shift)
         self.rung = f"exact: lattice of {rows} stocks with mesh {mesh:.6g}, one pass"
@@ -96,7 +102,7 @@ class MonotoneTable:
         succ = np.where(mdp.terminated, mdp.n_states, mdp.next_state).astype(np.int64)
         _kernels.recurse_stocks(
             mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ, shift, saturated, mean, slope, stock,
-            self.direction, pad, _graph.TIE, value, self.choices[number],
+            self.direction, pad, _graph.TIE, value, self.choices[number], self.none,
         )  # fmt: skip
         self.values[number] = value[pad : pad + len(stock), :-1]
 
@@ -126,7 +132,7 @@ class MonotoneTable:
         ended = self.mdp.terminal[state]
         self._refuse_unknown(state, stock, ~on & (side == 0) & ~ended)
         choice = self.choices[lattice, row, state]
-        tabled = on & (choice != 255) & ~ended
+        tabled = on & (choice != self.none) & ~ended
         action = self.saturation.action(state, np.where(side == 0, -self.direction, side).astype(np.int8))
         action[tabled] = self.mdp.pair_action[self.mdp.pair_ptr[state[tabled]] + choice[tabled]]
         action[ended] = 0

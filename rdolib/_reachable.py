@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.complex128]  # state + 1j * key: numpy sorts complex numbers by state, then by key
 
+_PATIENCE = 50_000_000  # node insertions after which a set that keeps growing is given up: half a second
 BYTES_PER_OUTCOME = 120  # of a node, while the graph is built
 SAME_STOCK = 1e-11  # a stock whose value is asked for may differ from a node's by this much, relative
 QUERY = 1e-9  # and a stock at which an action is asked for by this much: simulated stocks drift
@@ -127,10 +128,11 @@ def _limit(problem: Problem, memory: int) -> int:
 
 
 def close(problem: Problem, states: Ints, keys: Floats, memory: int) -> Codes | None:
-    """All nodes reachable without a horizon; None when they do not fit into the memory."""
-    limit = _limit(problem, memory)
+    """All nodes reachable without a horizon; None when they do not fit into the memory or there is no end of them."""
+    limit, work = _limit(problem, memory), 0
     nodes = frontier = _starts(problem, states, keys, 0)
     while len(frontier):
+        work += len(nodes)
         step = _Expansion(problem, frontier)
         stays = ~step.ended
         stays[stays] = problem.side(step.state[stays], step.key[stays], 0) == 0
@@ -139,12 +141,14 @@ def close(problem: Problem, states: Ints, keys: Floats, memory: int) -> Codes | 
         known = nodes[np.minimum(place, len(nodes) - 1)] == found
         frontier = found[~known]
         nodes = np.insert(nodes, place[~known], frontier)
-        if len(nodes) > limit:
+        if len(nodes) > limit or work > _PATIENCE:
             return None
     return nodes
 
 
-def layers(problem: Problem, states: Ints, keys: Floats, depth: int, horizon: int | None, memory: int) -> list[Codes] | None:
+def layers(
+    problem: Problem, states: Ints, keys: Floats, depth: int, horizon: int | None, memory: int
+) -> list[Codes] | None:
     """Nodes reachable at steps 0, 1, ..., depth - 1; None when they do not fit into the memory."""
     limit = _limit(problem, memory)
 
@@ -190,7 +194,11 @@ class ReachableTable:
 
     @classmethod
     def solve_layers(
-        cls, problem: Problem, nodes: list[Codes], horizon: int | None, rest: tuple[Floats, Floats] | None = None
+        cls,
+        problem: Problem,
+        nodes: list[Codes],
+        horizon: int | None,
+        rest: tuple[Floats, Floats] | None = None,
     ) -> ReachableTable:
         """Backward through the layers. ``rest``: least and greatest return of each state after the last layer."""
         table = cls(problem, nodes, horizon)
@@ -265,9 +273,7 @@ class ReachableTable:
             self._allow_stops(graph, step)
         return graph
 
-    def _rest_payoff(
-        self, step: _Expansion, on: Ints, t: int, rest: tuple[Floats, Floats], bound: int
-    ) -> Floats:
+    def _rest_payoff(self, step: _Expansion, on: Ints, t: int, rest: tuple[Floats, Floats], bound: int) -> Floats:
         scale = 1.0 if self.problem.objective.degree is not None else self.problem.mdp.gamma**t
         stock = self.problem.units.stock(step.key[on])
         low, high = scale * (stock + rest[0][step.state[on]]), scale * (stock + rest[1][step.state[on]])

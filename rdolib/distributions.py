@@ -82,13 +82,9 @@ class Distribution:
     __array_ufunc__ = None
 
     # The dataclass would type these as arrays; anything that numpy can read is welcome.
-    def __init__(
-        self, atoms: ArrayLike, probs: ArrayLike, leftover: float = 0.0, w1_error: float = 0.0
-    ) -> None:
+    def __init__(self, atoms: ArrayLike, probs: ArrayLike, leftover: float = 0.0, w1_error: float = 0.0) -> None:
         values, weights = _checked(atoms, probs)
-        values, weights = (
-            _merge_scalars(values, weights) if values.ndim == 1 else _merge_vectors(values, weights)
-        )
+        values, weights = _merge_scalars(values, weights) if values.ndim == 1 else _merge_vectors(values, weights)
         values.setflags(write=False)
         weights.setflags(write=False)
         object.__setattr__(self, "atoms", values)
@@ -269,9 +265,7 @@ class Distribution:
                 f"quantile levels must lie in [0, 1], got {_short(bad[0])}; write five percent as 0.05"
             )
         if side not in ("lower", "upper"):
-            raise InvalidArgumentError(
-                f'side must be "lower" or "upper", got {side!r}; choose one of the two'
-            )
+            raise InvalidArgumentError(f'side must be "lower" or "upper", got {side!r}; choose one of the two')
         return _plain(self.atoms[self._quantile_index(levels, side)])
 
     def cvar(self, level: float) -> float:
@@ -380,9 +374,7 @@ class Distribution:
         shift = _floats(c, "the shift")
         if shift.shape != self.atoms.shape[1:] or not np.isfinite(shift).all():
             need = "a finite number" if self.atoms.ndim == 1 else f"{self.reward_dim} finite numbers"
-            raise InvalidArgumentError(
-                f"a shift of this law must be {need}, got {c!r}; give one number per component"
-            )
+            raise InvalidArgumentError(f"a shift of this law must be {need}, got {c!r}; give one number per component")
         return Distribution(self.atoms + shift, self.probs, self.leftover, self.w1_error)
 
     __radd__ = __add__
@@ -652,8 +644,7 @@ class CategoricalGrid:
         places += [f"mass {above:.6g} lies above {self.high:.6g}"] * (above > 0)
         low, high = min(self.low, nu.atoms[0]), max(self.high, nu.atoms[-1])
         raise InvalidArgumentError(
-            f"the grid must cover the law: {' and '.join(places)}; "
-            f"widen it to low={low:.6g}, high={high:.6g} or beyond"
+            f"the grid must cover the law: {' and '.join(places)}; widen it to low={low:.6g}, high={high:.6g} or beyond"
         )
 
 
@@ -880,8 +871,7 @@ def _probabilities(values: ArrayLike, count: int, name: str) -> FloatArray:
     total = float(p.sum())
     if abs(total - 1) > _SUM_TOLERANCE:
         raise InvalidArgumentError(
-            f"{name} sum to {total:.10g}; they must sum to 1 within {_SUM_TOLERANCE:g}; "
-            "divide them by their sum"
+            f"{name} sum to {total:.10g}; they must sum to 1 within {_SUM_TOLERANCE:g}; divide them by their sum"
         )
     # A sum that is off by rounding only is left alone, so that a law built from another keeps every bit.
     return p if abs(total - 1) <= _SUM_ROUNDING else p / total
@@ -904,12 +894,8 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
-        bounds = (
-            "" if math.isinf(low) else f" in [{low:g}, {high:g}]" if math.isfinite(high) else f" >= {low:g}"
-        )
-        raise InvalidArgumentError(
-            f"{name} must be a finite number{bounds}, got {value!r}; correct that value"
-        )
+        bounds = "" if math.isinf(low) else f" in [{low:g}, {high:g}]" if math.isfinite(high) else f" >= {low:g}"
+        raise InvalidArgumentError(f"{name} must be a finite number{bounds}, got {value!r}; correct that value")
     return number
 
 
@@ -927,9 +913,7 @@ def _level(value: Any, tail: str) -> float:
 
 def _count(n: Any, name: str, least: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < least:
-        raise InvalidArgumentError(
-            f"n of a {name} must be an integer, at least {least}, got {n!r}; for example n=64"
-        )
+        raise InvalidArgumentError(f"n of a {name} must be an integer, at least {least}, got {n!r}; for example n=64")
 
 
 def _plain(values: NDArray[np.float64] | np.float64) -> float | FloatArray:

@@ -21,28 +21,35 @@ are derived in the book.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rdolib import _law
-from rdolib._lattice import WindowTable, rounded_window, window_bytes
 from rdolib._grid import GridTable
+from rdolib._lattice import WindowTable, rounded_window, window_bytes
 from rdolib._monotone import MonotoneTable, direction
 from rdolib._reachable import Problem, ReachableTable, close, layers
 from rdolib.distributions import Distribution
-from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
+from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import CVaR, ExpectedUtility, Objective
-from rdolib.stock import Saturation, Units, end_components, greatest_common_mesh, return_range
+from rdolib.stock import (
+    Saturation,
+    Units,
+    end_components,
+    expected_next,
+    expected_time,
+    greatest_common_mesh,
+    return_range,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Default limit on the memory a solver may take, in bytes.
 MEMORY = 2**30
-
 
 
 class Table(Protocol):
@@ -242,9 +249,7 @@ def _augmented(mdp: MDP, states: ArrayLike, stocks: ArrayLike) -> tuple[Ints, Fl
 
 def _require_expected_utility(mdp: MDP, objective: Objective) -> ExpectedUtility:
     if mdp.reward_dim != 1:
-        raise NotOptimizableError(
-            f"this solver handles scalar rewards, and the MDP has reward_dim = {mdp.reward_dim}"
-        )
+        raise NotOptimizableError(f"this solver handles scalar rewards, and the MDP has reward_dim = {mdp.reward_dim}")
     if isinstance(objective, ExpectedUtility):
         return objective
     if isinstance(objective, CVaR):
@@ -291,7 +296,7 @@ def _saturates(objective: ExpectedUtility) -> bool:
 def _undiscounted(
     mdp: MDP, objective: ExpectedUtility, stocks: Floats, tol: float | None, memory: int, states: Ints
 ) -> Table:
-    """gamma = 1 without a horizon."""
+    """Gamma = 1 without a horizon."""
     saturation = Saturation.endless(mdp, objective.slopes) if _saturates(objective) else None
     mesh = greatest_common_mesh(mdp.reward)
     if saturation is not None and not saturation.linear and mesh is not None and direction(mdp) != 0:
@@ -308,15 +313,77 @@ def _undiscounted(
             f"gamma = 1 without a horizon: infinitely many stocks can be reached, and the states {shown.tolist()} can "
             "be cycled through for ever; pass horizon=, or use gamma < 1, or make every reward on that cycle negative"
         )
-    raise NotOptimizableError(
-        "gamma = 1 without a horizon: infinitely many stocks can be reached before the return ends; pass horizon="
-    )
+    return _ending(mdp, objective, stocks, tol, memory, states)
+
+
+def _ending(
+    mdp: MDP, objective: ExpectedUtility, stocks: Floats, tol: float | None, memory: int, states: Ints
+) -> Table:
+    """Gamma = 1 without a horizon where every policy ends: cut after enough steps, with the error of what is cut off.
+
+    With ``T`` the time to the end, cutting after ``n`` steps moves the return by at most ``R_max max(T - n, 0)``, and
+    leaves it untouched unless ``T > n``.
+    """
+    largest = float(np.abs(mdp.reward).max(initial=0.0))
+    if objective.lipschitz is None and not objective.indicator:
+        raise NotOptimizableError(
+            f"gamma = 1 without a horizon: infinitely many stocks can be reached, and {objective!r} has no Lipschitz "
+            "constant that holds at all of them, so the return cannot be cut with a known error; pass horizon="
+        )
+    weight = 1.0 if objective.indicator else float(objective.lipschitz or 0.0) * largest
+    size = 1.0 if objective.indicator else max(weight, float(np.abs(objective.utility(stocks)).max()))
+    error = np.where(mdp.terminal, 0.0, 1.0) if objective.indicator else expected_time(mdp)
+    steps = 0
+    while weight * error[states].max(initial=0.0) > (1e-13 * size if tol is None else tol / 4):
+        error = expected_next(mdp, error)
+        steps += 1
+        if steps > _MOST_STEPS:
+            raise NotOptimizableError(
+                f"gamma = 1 without a horizon: after {_MOST_STEPS} steps the return may still be far from its end; "
+                "pass horizon= or a larger tol="
+            )
+    table = _within(mdp, objective, stocks, max(steps, 1), tol, memory, states)
+    return CutTable(table, weight * error, tol is None)
+
+
+#: Steps after which the search for a place to cut an endless return is given up.
+_MOST_STEPS = 20_000
+
+
+@dataclass(frozen=True)
+class CutTable:
+    """A table for a finite horizon that stands for an endless return, with the error of each state."""
+
+    table: Table
+    error: Floats
+    exact: bool
+
+    @property
+    def rung(self) -> str:
+        return f"{self.table.rung}, standing for an endless return to within {float(self.error.max()):.1g}"
+
+    @property
+    def iterations(self) -> int:
+        return self.table.iterations
+
+    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
+        lower, upper = self.table.bounds(state, stock)
+        return lower - self.error[state], upper + self.error[state]
+
+    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
+        return self.table.action(state, stock, t)
+
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        return np.zeros(len(state), dtype=np.int8)
+
+    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
+        return np.zeros(len(state), dtype=np.bool_)
 
 
 def _discounted(
     mdp: MDP, objective: ExpectedUtility, stocks: Floats, tol: float | None, memory: int, states: Ints
 ) -> Table:
-    """gamma < 1 without a horizon."""
+    """Gamma < 1 without a horizon."""
     if _saturates(objective):
         problem = Problem(mdp, objective, Units.of(mdp, stocks), Saturation.endless(mdp, objective.slopes))
         nodes = close(problem, states, problem.units.key(stocks), _exact_memory(memory))
@@ -333,7 +400,13 @@ def _discounted(
 
 
 def _within(
-    mdp: MDP, objective: ExpectedUtility, stocks: Floats, horizon: int, tol: float | None, memory: int, states: Ints
+    mdp: MDP,
+    objective: ExpectedUtility,
+    stocks: Floats,
+    horizon: int,
+    tol: float | None,
+    memory: int,
+    states: Ints,
 ) -> Table:
     """A finite horizon."""
     saturation = Saturation.within(mdp, objective.slopes, horizon) if _saturates(objective) else None

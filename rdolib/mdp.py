@@ -548,21 +548,15 @@ class MDP:
         ending = _check_fraction(terminal_probability, "terminal_probability")
         values = _float_array(rewards, "rewards")
         if values.ndim not in (1, 2) or values.size == 0:
-            raise InvalidMDPError(
-                f"rewards has shape {values.shape}; it must be (n,) or (n, m), and not empty"
-            )
+            raise InvalidMDPError(f"rewards has shape {values.shape}; it must be (n,) or (n, m), and not empty")
         if not np.isfinite(values).all():
-            raise InvalidMDPError(
-                f"rewards holds {values[~np.isfinite(values)][0]}; every reward must be finite"
-            )
+            raise InvalidMDPError(f"rewards holds {values[~np.isfinite(values)][0]}; every reward must be finite")
 
         rng = np.random.default_rng(seed)
         n_pairs = n_states * n_actions
         size = n_pairs * n_outcomes
         next_state = _distinct_integers(rng, n_states, n_outcomes, n_pairs)
-        weights = rng.standard_exponential(
-            (n_pairs, n_outcomes)
-        )  # divided by their sum: uniform on the simplex
+        weights = rng.standard_exponential((n_pairs, n_outcomes))  # divided by their sum: uniform on the simplex
         return _canonical(
             n_states=n_states,
             n_actions=n_actions,
@@ -620,9 +614,7 @@ def _canonical(
 
     key = pair_of * n_states + next_state
     if not (key[1:] > key[:-1]).all():
-        pair_of, prob, next_state, terminated, reward = _sort_and_merge(
-            pair_of, prob, next_state, terminated, reward
-        )
+        pair_of, prob, next_state, terminated, reward = _sort_and_merge(pair_of, prob, next_state, terminated, reward)
 
     outcome_ptr = _pointers(np.bincount(pair_of, minlength=pair_state.size))
     if prob.size:
@@ -654,11 +646,7 @@ def _sort_and_merge(
     pair_of, prob, next_state = pair_of[order], prob[order], next_state[order]
     terminated, reward = terminated[order], reward[order]
     new = np.ones(prob.size, dtype=np.bool_)
-    new[1:] = (
-        (pair_of[1:] != pair_of[:-1])
-        | (next_state[1:] != next_state[:-1])
-        | (terminated[1:] != terminated[:-1])
-    )
+    new[1:] = (pair_of[1:] != pair_of[:-1]) | (next_state[1:] != next_state[:-1]) | (terminated[1:] != terminated[:-1])
     changed = reward[1:] != reward[:-1]
     new[1:] |= changed if reward.ndim == 1 else changed.any(axis=1)
     first = np.flatnonzero(new)
@@ -717,13 +705,9 @@ def _check_initial(initial: int | ArrayLike, n_states: int) -> int | Floats:
         return state
     vector = _float_array(initial, "initial").copy()
     if vector.ndim == 0:
-        raise InvalidMDPError(
-            f"initial is {initial!r}; it must be a state (an integer) or a vector of probabilities"
-        )
+        raise InvalidMDPError(f"initial is {initial!r}; it must be a state (an integer) or a vector of probabilities")
     if vector.shape != (n_states,):
-        raise InvalidMDPError(
-            f"initial has shape {vector.shape}; a vector of probabilities must have ({n_states},)"
-        )
+        raise InvalidMDPError(f"initial has shape {vector.shape}; a vector of probabilities must have ({n_states},)")
     _check_probabilities(vector, lambda k: f"initial probability of state {k}")
     total = float(vector.sum())
     if abs(total - 1) > SUM_TOLERANCE:
@@ -802,15 +786,11 @@ def _terminal_mask(terminal: ArrayLike | None, n_states: int) -> Bools:
             raise InvalidMDPError(f"terminal is a mask of shape {given.shape}; it must be ({n_states},)")
         return given.copy()
     if given.dtype.kind not in "iu" or given.ndim > 1:
-        raise InvalidMDPError(
-            f"terminal is {terminal!r}; it must be a list of states (integers) or a boolean mask"
-        )
+        raise InvalidMDPError(f"terminal is {terminal!r}; it must be a list of states (integers) or a boolean mask")
     given = np.atleast_1d(given)
     outside = (given < 0) | (given >= n_states)
     if outside.any():
-        raise InvalidMDPError(
-            f"terminal state {given[outside][0]} is out of range; states are 0 to {n_states - 1}"
-        )
+        raise InvalidMDPError(f"terminal state {given[outside][0]} is out of range; states are 0 to {n_states - 1}")
     mask[given] = True
     return mask
 
@@ -834,9 +814,7 @@ def _check_dense_probabilities(p: Floats, ended: Bools) -> None:
         if totals[s].sum() == 0:
             hint = f"; if state {s} ends the return, name it in terminal="
         elif totals[s, a] == 0:
-            hint = (
-                "; if the state lacks this action, use from_outcomes, where states may have different actions"
-            )
+            hint = "; if the state lacks this action, use from_outcomes, where states may have different actions"
         raise InvalidMDPError(_sum_message(int(s), int(a), totals[s, a]) + hint)
 
 
@@ -878,9 +856,7 @@ def _from_table(table: Any, gamma: float, initial: int | ArrayLike, grid: Grid |
     flat = _flatten(table)
     prob, next_state, reward, terminated = _columns(flat)
     n_states = _check_next_states(flat, next_state, terminated)
-    _check_probabilities(
-        prob, lambda k: f"transition probability at {flat.place(k)}, next state {next_state[k]}"
-    )
+    _check_probabilities(prob, lambda k: f"transition probability at {flat.place(k)}, next state {next_state[k]}")
     totals = np.bincount(np.repeat(np.arange(flat.counts.size), flat.counts), weights=prob)
     wrong = np.abs(totals - 1) > SUM_TOLERANCE
     if wrong.any():
@@ -944,15 +920,12 @@ def _flatten(table: Any) -> _Flat:
             outcomes.extend(listed)
             if len(outcomes) == before:
                 raise InvalidMDPError(
-                    f"state {state}, action {action} has no outcome; "
-                    "list at least one, or leave the action out"
+                    f"state {state}, action {action} has no outcome; list at least one, or leave the action out"
                 )
             pair_state.append(state)
             pair_action.append(action)
             counts.append(len(outcomes) - before)
-    return _Flat(
-        [state for state, _ in rows], pair_state, pair_action, np.array(counts, dtype=np.int64), outcomes
-    )
+    return _Flat([state for state, _ in rows], pair_state, pair_action, np.array(counts, dtype=np.int64), outcomes)
 
 
 def _numbered(level: Any, name: str, kind: str) -> list[tuple[int, Any]]:
@@ -1002,13 +975,9 @@ def _integer_column(nexts: tuple[Any, ...], flat: _Flat) -> Ints:
     for k, value in enumerate(nexts):
         number = _as_int(value)
         if number is None:
-            raise InvalidMDPError(
-                f"next state {value!r} at {flat.place(k)} is not an integer; states are 0 to S - 1"
-            )
+            raise InvalidMDPError(f"next state {value!r} at {flat.place(k)} is not an integer; states are 0 to S - 1")
         if abs(number) > _LARGEST_INT32:
-            raise InvalidMDPError(
-                f"next state {number} at {flat.place(k)} is out of range; states are 0 to S - 1"
-            )
+            raise InvalidMDPError(f"next state {number} at {flat.place(k)} is out of range; states are 0 to S - 1")
         numbers[k] = number
     return numbers
 
@@ -1047,8 +1016,7 @@ def _reward_column(rewards: tuple[Any, ...], flat: _Flat) -> Floats:
     if not finite.all():
         k = int(np.argmin(finite))
         raise InvalidMDPError(
-            f"reward at {flat.place(k)}, next state {flat.outcomes[k][1]} is {rewards[k]}; "
-            "every reward must be finite"
+            f"reward at {flat.place(k)}, next state {flat.outcomes[k][1]} is {rewards[k]}; every reward must be finite"
         )
     return reward
 
@@ -1058,9 +1026,7 @@ def _check_next_states(flat: _Flat, next_state: Ints, terminated: Bools) -> int:
     negative = next_state < 0
     if negative.any():
         k = int(np.argmax(negative))
-        raise InvalidMDPError(
-            f"next state {next_state[k]} at {flat.place(k)} is out of range; states are 0 to S - 1"
-        )
+        raise InvalidMDPError(f"next state {next_state[k]} at {flat.place(k)} is out of range; states are 0 to S - 1")
     listed = np.array(flat.states, dtype=np.int64)
     unlisted = ~np.isin(next_state, listed)
     missing = unlisted & ~terminated
@@ -1115,9 +1081,7 @@ def _grid_of_environment(bare: Any) -> Grid | None:
     except ImportError:  # an environment object of another make
         return None
     if isinstance(bare, FrozenLakeEnv):
-        return _grid_of(
-            tuple("".join(row) for row in np.asarray(bare.desc).astype(str)), moves=_LAKE_MOVES, walls=""
-        )
+        return _grid_of(tuple("".join(row) for row in np.asarray(bare.desc).astype(str)), moves=_LAKE_MOVES, walls="")
     if isinstance(bare, CliffWalkingEnv):
         cells = np.where(bare._cliff, "C", ".")
         cells.flat[bare.start_state_index] = "S"

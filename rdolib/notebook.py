@@ -61,9 +61,7 @@ def glue(name: str, value: float | int | str | np.generic, display: bool = False
     if isinstance(plain, float):
         plain = float(f"{plain:.6g}")
     elif not isinstance(plain, int | str):
-        raise InvalidArgumentError(
-            f"glue({name!r}) got {type(value).__name__}; glue one number or text at a time"
-        )
+        raise InvalidArgumentError(f"glue({name!r}) got {type(value).__name__}; glue one number or text at a time")
     prefix = "" if display else _GLUE_PREFIX
     metadata = {"scrapbook": {"name": name, "mime_prefix": prefix}}
     ipython.display({f"{prefix}text/plain": repr(plain)}, raw=True, metadata=metadata)

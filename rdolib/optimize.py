@@ -28,14 +28,21 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rdolib.distributions import Distribution
 from rdolib._graph import ranges
 from rdolib._reachable import code
+from rdolib.distributions import Distribution
 from rdolib.dp import MEMORY, Policy, Table, check_horizon, check_stocks, law, solve_table
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import CVaR, Objective, Shortfall
-from rdolib.stock import greatest_common_mesh, inverse_discount, return_range, return_range_by_step
+from rdolib.stock import (
+    best_mean,
+    end_components,
+    greatest_common_mesh,
+    inverse_discount,
+    return_range,
+    return_range_by_step,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,7 +51,7 @@ Ints = NDArray[np.int64]
 GAP = 1e-10
 _FIRST_SCAN = 256  # possible returns tried first on a lattice; doubled until the best is surely among them
 _BATCH = 64  # points tried at once by branch and bound
-_MOST_POINTS = 4000
+_MOST_POINTS = 1200
 _DOUBT = 200  # nodes after which the question whether a gap holds a possible return is given up
 
 
@@ -208,16 +215,16 @@ def frontier(
     [1.0, 1.0, 1.5]
     """
     horizon = check_horizon(horizon)
-    level_list = tuple(float(x) for x in np.asarray(list(levels) if not isinstance(levels, np.ndarray) else levels).ravel())  # type: ignore[arg-type]
+    level_list = tuple(
+        float(x) for x in np.asarray(list(levels) if not isinstance(levels, np.ndarray) else levels).ravel()
+    )  # type: ignore[arg-type]
     if not level_list:
         raise InvalidArgumentError("levels is empty; give at least one level")
     objectives = [objective(level) for level in level_list]
     if all(isinstance(one, CVaR) for one in objectives):
         search = _CVaRSearch(mdp, start_distribution(mdp, state), horizon, tol, memory)
         return Frontier(level_list, tuple(search.plans([one for one in objectives if isinstance(one, CVaR)], state)))
-    return Frontier(
-        level_list, tuple(optimize(mdp, one, horizon, state, tol=tol, memory=memory) for one in objectives)
-    )
+    return Frontier(level_list, tuple(optimize(mdp, one, horizon, state, tol=tol, memory=memory) for one in objectives))
 
 
 class _CVaRSearch:
@@ -227,10 +234,16 @@ class _CVaRSearch:
         self.mdp, self.start, self.horizon, self.tol, self.memory = mdp, start, horizon, tol, memory
         self.states = np.flatnonzero(start > 0)
         self.solves = 0
-        self.most = greatest = return_range(mdp, 1.0) if horizon is None else return_range_by_step(mdp, 1.0, horizon)[-1]
+        self.most = greatest = (
+            return_range(mdp, 1.0) if horizon is None else return_range_by_step(mdp, 1.0, horizon)[-1]
+        )
         self.greatest = float(greatest[self.states].max())
-        self.fewest = least = -(return_range(mdp, -1.0) if horizon is None else return_range_by_step(mdp, -1.0, horizon)[-1])
+        self.fewest = least = -(
+            return_range(mdp, -1.0) if horizon is None else return_range_by_step(mdp, -1.0, horizon)[-1]
+        )
         self.least = float(least[self.states].min())
+        if self.greatest == np.inf and (end_components(mdp) < 0).all():
+            return  # unbounded but ending: the scan finds its own top
         if not np.isfinite(self.greatest):
             where = self.states[~np.isfinite(greatest[self.states])][0]
             raise NotOptimizableError(
@@ -247,6 +260,8 @@ class _CVaRSearch:
         mesh = greatest_common_mesh(self.mdp.reward) if self.mdp.gamma == 1 else None
         found: dict[int, Plan] = {}
         if mesh is not None:
+            if self.greatest == np.inf:
+                self.greatest = self._top(objectives)
             scan = self._scan_lattice(float(mesh), objectives[order[0]].level)
             for i in order:
                 found[i] = self._from_points(objectives[i], state, *scan)
@@ -255,6 +270,17 @@ class _CVaRSearch:
             for i in order:
                 found[i] = self._branch_and_bound(objectives[i], state, points)
         return [found[i] for i in range(len(objectives))]
+
+    def _top(self, objectives: list[CVaR]) -> float:
+        """A bound on the best ``b`` where returns are unbounded: ``V(-b) <= M - b`` gives ``g(b) <= b + (M - b) / tau``."""
+        mean = float(self.start @ best_mean(self.mdp, 1.0, np.ones(self.mdp.n_states, dtype=np.bool_))[0])
+        at_zero = float(self.solve(np.zeros(1))[1][0])
+        highest = max(one.level for one in objectives)
+        if highest == 1:
+            raise NotOptimizableError(
+                "returns are unbounded above here, and at level 1 CVaR is the mean: use rdo.Mean() for that level"
+            )
+        return max(0.0, (mean - at_zero) / (1 - highest))
 
     def solve(self, b: Floats) -> tuple[Table, Floats, Floats]:
         """One solve for the stocks ``-b``, and bounds of ``V`` averaged over the initial states."""
@@ -287,7 +313,14 @@ class _CVaRSearch:
             count *= 4
 
     def _from_points(
-        self, objective: CVaR, state: int | None, table: Table, b: Floats, lower: Floats, upper: Floats, beyond: float
+        self,
+        objective: CVaR,
+        state: int | None,
+        table: Table,
+        b: Floats,
+        lower: Floats,
+        upper: Floats,
+        beyond: float,
     ) -> Plan:
         """The best of the points tried; no point left out can be better by more than ``beyond``."""
         g = b + lower / objective.level
@@ -358,6 +391,12 @@ class _Points:
     def __init__(self, search: _CVaRSearch) -> None:
         self.search = search
         low, high = search.least, search.greatest
+        if not np.isfinite([low, high]).all():
+            raise NotOptimizableError(
+                f"CVaR with gamma = 1 and no horizon: returns lie between {low:.6g} and {high:.6g}, and the rewards are "
+                "not fractions with denominators up to a million, so the search has no finite set of candidates; round "
+                "the rewards, or pass horizon="
+            )
         self.k = inverse_discount(search.mdp.gamma)
         self.mesh = greatest_common_mesh(search.mdp.reward) if self.k is not None else None
         b = np.unique([low, *(self._snap(x, (high - low) / 64) for x in np.linspace(low, high, 17)[1:-1]), high])

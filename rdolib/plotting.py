@@ -164,9 +164,7 @@ def frontier(front: Frontier, ax: Axes | None = None) -> Axes:
     if bounds is not None:
         lower, upper = np.asarray(bounds, dtype=np.float64)[order].T
         if (upper - lower > 1e-9 * (1 + np.abs(values))).any():
-            ax.fill_between(
-                levels, lower, upper, color=COLORS[0], alpha=0.25, lw=0, label="certified interval"
-            )
+            ax.fill_between(levels, lower, upper, color=COLORS[0], alpha=0.25, lw=0, label="certified interval")
             _legend_above(ax)
     marker = MARKERS[0] if len(levels) <= _MOST_BARS else ""
     ax.plot(levels, values, color=COLORS[0], marker=marker, ms=4)
@@ -341,9 +339,7 @@ def action_names(mdp: MDP) -> tuple[str, ...]:
 def _draw_bars(ax: Axes, nu: Distribution, label: str, span: float) -> None:
     gap = float(np.diff(nu.atoms).min()) if nu.n_atoms > 1 else span
     # A bar that belongs to its atom alone, yet never too thin to see.
-    ax.bar(
-        nu.atoms, nu.probs, width=max(0.8 * min(gap, 0.1 * span), 0.01 * span), color=COLORS[0], label=label
-    )
+    ax.bar(nu.atoms, nu.probs, width=max(0.8 * min(gap, 0.1 * span), 0.01 * span), color=COLORS[0], label=label)
 
 
 def _draw_stems(ax: Axes, nu: Distribution, i: int, label: str) -> None:
@@ -427,18 +423,14 @@ def _draw_arrows(
     free = codes[grid.cells[:, 0], grid.cells[:, 1]] == _FREE
     states = np.flatnonzero(free & ~mdp.terminal)
     shape = (len(states),) if mdp.reward_dim == 1 else (len(states), mdp.reward_dim)
-    actions = np.asarray(
-        policy.actions(states, np.broadcast_to(np.asarray(stock, dtype=np.float64), shape), t)
-    )
+    actions = np.asarray(policy.actions(states, np.broadcast_to(np.asarray(stock, dtype=np.float64), shape), t))
     for action, move in enumerate(grid.moves):
         rows, columns = grid.cells[states[actions == action]].T
         if not len(rows):
             continue
         down, right = np.array(move) / max(1.0, float(np.hypot(*move)))
         # The pen's way along and across the direction of an arrow: tail, tip, one barb, tip, other barb.
-        along, across = np.array(
-            [[-0.3, 0], [0.3, 0], [0.08, 0.2], [0.3, 0], [0.08, -0.2], [np.nan, np.nan]]
-        ).T
+        along, across = np.array([[-0.3, 0], [0.3, 0], [0.08, 0.2], [0.3, 0], [0.08, -0.2], [np.nan, np.nan]]).T
         x = columns[:, None] + along * right - across * down
         y = rows[:, None] + along * down + across * right
         ax.plot(
@@ -497,9 +489,7 @@ def _legend_above(ax: Axes) -> None:
     count = len(ax.get_legend_handles_labels()[0])
     if count:
         columns = 2 if count == 4 else min(count, 3)
-        ax.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, handlelength=2.8
-        )
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, handlelength=2.8)
 
 
 def _written(stock: ArrayLike) -> str:
@@ -523,13 +513,9 @@ def _check_laws(named: Mapping[str, Distribution]) -> None:
 
 def _check_paths(named: Mapping[str, Sequence[int]], n_states: int) -> None:
     if len(named) > len(COLORS):
-        raise InvalidArgumentError(
-            f"grid_plan draws at most {len(COLORS)} paths, got {len(named)}; draw fewer"
-        )
+        raise InvalidArgumentError(f"grid_plan draws at most {len(COLORS)} paths, got {len(named)}; draw fewer")
     for label, states in named.items():
         bad = [s for s in states if not 0 <= s < n_states]
         if bad or not len(states):
             what = f"names state {bad[0]}" if bad else "is empty"
-            raise InvalidArgumentError(
-                f"path {label!r} {what}; give at least one state between 0 and {n_states - 1}"
-            )
+            raise InvalidArgumentError(f"path {label!r} {what}; give at least one state between 0 and {n_states - 1}")

@@ -230,8 +230,7 @@ def _member(weight: float, policy: Any) -> _Member:
         return _Member(weight, policy.policy, policy.stock, getattr(policy, "state", None), horizon)
     if not callable(getattr(policy, "actions", None)):
         raise InvalidArgumentError(
-            f"policy is {type(policy).__name__}; "
-            "it must be a plan, or have a method actions(states, stocks, t)"
+            f"policy is {type(policy).__name__}; it must be a plan, or have a method actions(states, stocks, t)"
         )
     return _Member(weight, policy, 0.0, None, getattr(policy, "horizon", None))
 

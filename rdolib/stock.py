@@ -266,6 +266,16 @@ def expected_time(mdp: MDP) -> Floats:
     return value
 
 
+def expected_next(mdp: MDP, value: Floats) -> Floats:
+    """``max_a E value(S')`` by state, 0 for what ends: one step of a bound on what is cut off."""
+    first = mdp.outcome_ptr[:-1]
+    states = np.flatnonzero(np.diff(mdp.pair_ptr) > 0)
+    worth = np.add.reduceat(np.where(mdp.terminated, 0.0, mdp.prob * value[mdp.next_state]), first)
+    out = np.zeros(mdp.n_states)
+    out[states] = np.maximum.reduceat(worth, mdp.pair_ptr[states])
+    return out
+
+
 def best_mean(mdp: MDP, weight: float, needed: Bools) -> tuple[Floats, NDArray[np.int32]]:
     """``max_pi weight * E G`` for an endless horizon and the action that attains it, at the ``needed`` states.
 
@@ -419,7 +429,9 @@ def best_mean_by_step(mdp: MDP, weight: float, horizon: int) -> tuple[Floats, ND
     first_pair = mdp.pair_ptr[states]
     pair_row = np.repeat(np.arange(len(states)), np.diff(mdp.pair_ptr)[states])
     for n in range(1, horizon + 1):
-        worth = np.add.reduceat(mdp.prob * (weight * mdp.reward + mdp.gamma * value[n - 1, open_next]), mdp.outcome_ptr[:-1])
+        worth = np.add.reduceat(
+            mdp.prob * (weight * mdp.reward + mdp.gamma * value[n - 1, open_next]), mdp.outcome_ptr[:-1]
+        )
         best = np.maximum.reduceat(worth, first_pair)
         value[n, states] = best
         ties = np.flatnonzero(worth >= (best - _graph.TIE * np.maximum(1.0, np.abs(best)))[pair_row])[::-1]

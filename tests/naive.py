@@ -170,10 +170,7 @@ def laws(table: Table, gamma: Fraction, start: Start, horizon: int, limit: int =
         if size > limit:
             raise TooManyLawsError(f"{size} combinations of laws")
         weights = [weight for weight, _ in parts]
-        return {
-            mix(zip(weights, pick, strict=True))
-            for pick in itertools.product(*(choices for _, choices in parts))
-        }
+        return {mix(zip(weights, pick, strict=True)) for pick in itertools.product(*(choices for _, choices in parts))}
 
     def visit(state: int, steps: int) -> set[Law]:
         if steps == 0 or state not in table:
@@ -206,9 +203,7 @@ def best(
     return max(functional(shift(nu, stock)) for nu in laws(table, gamma, start, horizon))
 
 
-def best_utility(
-    table: Table, gamma: Fraction, start: Start, horizon: int, f: Utility, stock: Fraction = ZERO
-) -> Any:
+def best_utility(table: Table, gamma: Fraction, start: Start, horizon: int, f: Utility, stock: Fraction = ZERO) -> Any:
     """Return max E f(stock + G) by backward induction over histories, none of which are ever merged.
 
     Each history has its own best action, and its value is an average over the histories that extend it, so
@@ -270,9 +265,7 @@ def best_cvar_by_stock(table: Table, gamma: Fraction, start: Start, horizon: int
     )
 
 
-def best_optimistic_cvar(
-    table: Table, gamma: Fraction, start: Start, horizon: int, tau: Fraction
-) -> Fraction:
+def best_optimistic_cvar(table: Table, gamma: Fraction, start: Start, horizon: int, tau: Fraction) -> Fraction:
     """Return the largest optimistic CVaR of G over randomised policies.
 
     The functional is concave in the law, so the optimum is min over b of max over policies of b + E max(X -
@@ -317,9 +310,7 @@ def replay(
             if p and terminated:
                 paths.append((earned + weight * reward, prob * p))
             elif p:
-                walk(
-                    after, t + 1, prob * p, earned + weight * reward, weight * gamma, (held + reward) / gamma
-                )
+                walk(after, t + 1, prob * p, earned + weight * reward, weight * gamma, (held + reward) / gamma)
 
     for state, prob in start_mix(start).items():
         walk(state, 0, prob, ZERO, ONE, Fraction(stock))
@@ -429,12 +420,8 @@ def bracket(
                 for p, after, reward, terminated in outcomes:
                     x = earned + gamma**t * reward
                     if p:
-                        pairs.append(
-                            (p, (f(x), f(x)) if terminated or after not in table else value[after, x])
-                        )
-                bounds.append(
-                    (sum(p * low for p, (low, _) in pairs), sum(p * high for p, (_, high) in pairs))
-                )
+                        pairs.append((p, (f(x), f(x)) if terminated or after not in table else value[after, x]))
+                bounds.append((sum(p * low for p, (low, _) in pairs), sum(p * high for p, (_, high) in pairs)))
             ends[state, earned] = (max(low for low, _ in bounds), max(high for _, high in bounds))
         value = ends
     return value[start, Fraction(stock)]

@@ -153,9 +153,7 @@ def best_mean(mdp: Arrays, gamma: float, sign: int = 1) -> tuple[Real, float]:
 # gamma = 1, the stock only falls
 
 
-def falling(
-    mdp: Arrays, f: Callable[[Real], Real], floor: int, top: int, tail: Real, offset: float = 0.0
-) -> Real:
+def falling(mdp: Arrays, f: Callable[[Real], Real], floor: int, top: int, tail: Real, offset: float = 0.0) -> Real:
     """Return max E f(c + G) for the stocks c = floor + 1 + offset, ..., top + offset, shape (top - floor, S).
 
     ``tail`` (S,) is the optimal mean of G: at stocks up to ``floor + offset`` f(c + G) must be c + G for sure
@@ -227,8 +225,7 @@ def walk(
         stock = np.arange(floor + 1, top + 1, dtype=np.longdouble)
         found = {
             (start, level): max(
-                np.longdouble(-c + at(start, row) / np.longdouble(level))
-                for c, row in zip(stock, v, strict=True)
+                np.longdouble(-c + at(start, row) / np.longdouble(level)) for c, row in zip(stock, v, strict=True)
             )
             for start in starts
             for level in LEVELS
@@ -244,9 +241,7 @@ def walk(
         yield Answer(problem, "cvar", start, float(value), error, level=level)
 
 
-def limited_walk(
-    problem: str, mdp: Arrays, start: int, horizon: int, stocks: Sequence[int]
-) -> Iterator[Answer]:
+def limited_walk(problem: str, mdp: Arrays, start: int, horizon: int, stocks: Sequence[int]) -> Iterator[Answer]:
     """Answer everything about a problem with gamma = 1, a horizon, and negative integer rewards."""
     reward = mdp.reward.astype(np.int64)
     assert (reward[mdp.prob > 0] < 0).all()
@@ -323,9 +318,7 @@ def lake(problem: str, mdp: Arrays, gamma: Fraction, stocks: Sequence[Fraction |
                     v = np.ones(mdp.n_states, np.longdouble)
                 else:
                     reached = n + 1 if isinstance(c0, Fraction) and gamma**n == -c0 else n
-                    v = arrive(
-                        np.ones((reached, 1), np.longdouble), np.zeros((1, mdp.n_states), np.longdouble)
-                    )[0]
+                    v = arrive(np.ones((reached, 1), np.longdouble), np.zeros((1, mdp.n_states), np.longdouble))[0]
             else:
                 bonus = near(c + powers(n + 1)[:n]) + abs(c)
                 rest = g**n * (most if c0 < 0 else -least)
@@ -391,9 +384,7 @@ def dry_lake(problem: str, mdp: Arrays, stocks: Sequence[float]) -> Iterator[Ans
 # gamma = 1/k, integer rewards
 
 
-def random_table(
-    seed: int, n_states: int, *, ends: bool
-) -> dict[int, dict[int, list[tuple[Any, int, Any, bool]]]]:
+def random_table(seed: int, n_states: int, *, ends: bool) -> dict[int, dict[int, list[tuple[Any, int, Any, bool]]]]:
     """Return a small table with integer rewards -2..2 and probabilities in sixths, sevenths or eighths."""
     rng = random.Random(seed)
     table: dict[int, dict[int, list[tuple[Any, int, Any, bool]]]] = {}
@@ -418,9 +409,7 @@ def random_table(
 def float_table(table: Table) -> dict[int, dict[int, list[tuple[float, int, float, bool]]]]:
     """Return the table in floating point."""
     return {
-        s: {
-            a: [(float(p), s2, float(r), done) for p, s2, r, done in outcomes] for a, outcomes in rows.items()
-        }
+        s: {a: [(float(p), s2, float(r), done) for p, s2, r, done in outcomes] for a, outcomes in rows.items()}
         for s, rows in table.items()
     }
 
@@ -551,9 +540,7 @@ class Discounted:
             digit = (m % k**j) // k ** (j - 1)
             u = (m % k ** (j - 1)).astype(np.longdouble) / np.longdouble(k) ** (j - 1)
             width = 1 / np.longdouble(k) ** (j - 1)
-            to = (
-                k * (unit[:, None, None, None] + reward) + digit[:, None, None, None, None]
-            )  # (B, I, S, A, K)
+            to = k * (unit[:, None, None, None] + reward) + digit[:, None, None, None, None]  # (B, I, S, A, K)
             c = to + u[:, None, None, None, None]
             inside = (to >= -edge) & (to < edge) & ~mdp.ended
             at = np.clip(to + edge, 0, 2 * edge - 1)
@@ -659,9 +646,7 @@ def answers(problem: str) -> tuple[Answer, ...]:
     if problem == "dry-lake":
         return tuple(dry_lake(problem, mdp, (-2.0, -1.0, -0.5, 0.0, 0.5)))
     if problem == "cliff":
-        return tuple(
-            walk(problem, mdp, initial.astype(np.longdouble), (36, 0, 24, 35), (20, 10.5, 60, 200, 0, -5))
-        )
+        return tuple(walk(problem, mdp, initial.astype(np.longdouble), (36, 0, 24, 35), (20, 10.5, 60, 200, 0, -5)))
     if problem == "cliff-100":
         return tuple(limited_walk(problem, mdp, 36, 100, (20, 60, 100, 101, 200)))
     weights = initial.astype(np.longdouble)

@@ -96,9 +96,7 @@ def test_canonical_form_does_not_depend_on_the_order(exact, random):
     assert nu.probs.sum() == pytest.approx(1, abs=1e-15)
     assert set(nu.atoms) == {float(a) for a, p in zip(*exact, strict=True) if p}
     for atom, prob in zip(nu.atoms, nu.probs, strict=True):
-        assert prob == pytest.approx(
-            float(sum(p for a, p in zip(*exact, strict=True) if a == atom)), rel=1e-14
-        )
+        assert prob == pytest.approx(float(sum(p for a, p in zip(*exact, strict=True) if a == atom)), rel=1e-14)
 
 
 def test_close_atoms_are_one_atom():
@@ -114,9 +112,9 @@ def test_a_row_of_close_atoms_does_not_collapse():
     nu = Distribution(np.append(np.arange(1000) * 6e-13, 1.0), np.full(1001, 1 / 1001))
     assert nu.n_atoms == 501
     assert Distribution(nu.atoms, nu.probs).n_atoms == 501
-    assert wasserstein(
-        nu, Distribution(np.append(np.arange(1000) * 6e-13, 2.0), np.full(1001, 1 / 1001))
-    ) == (pytest.approx(1 / 1001, rel=1e-12))
+    assert wasserstein(nu, Distribution(np.append(np.arange(1000) * 6e-13, 2.0), np.full(1001, 1 / 1001))) == (
+        pytest.approx(1 / 1001, rel=1e-12)
+    )
 
 
 def test_vector_atoms_are_sorted_and_exact_duplicates_merged():
@@ -174,21 +172,14 @@ def test_bad_reports_are_refused():
 
 
 def test_repr():
-    assert (
-        repr(Distribution([0, 4, 0.5], [0.5, 0.25, 0.25]))
-        == "Distribution(3 atoms, mean 1.125, min 0, max 4)"
-    )
-    assert (
-        repr(Distribution([1 / 3], [1])) == "Distribution(1 atom, mean 0.333333, min 0.333333, max 0.333333)"
-    )
+    assert repr(Distribution([0, 4, 0.5], [0.5, 0.25, 0.25])) == "Distribution(3 atoms, mean 1.125, min 0, max 4)"
+    assert repr(Distribution([1 / 3], [1])) == "Distribution(1 atom, mean 0.333333, min 0.333333, max 0.333333)"
     # 0.1 + 0.2 - 0.3 is not zero in floating point, but a reader should see zero.
     assert "mean 0," in repr(Distribution([0.1, 0.2, -0.3], [0.25, 0.5, 0.25]) + -0.05)
     assert repr(Distribution([[0, 1], [2, 1]], [0.5, 0.5])) == (
         "Distribution(2 atoms in 2 dimensions, mean (1, 1), min (0, 1), max (2, 1))"
     )
-    assert repr(Distribution([0], [1], leftover=1e-13, w1_error=0.125)).endswith(
-        "leftover 1e-13, W1 error 0.125)"
-    )
+    assert repr(Distribution([0], [1], leftover=1e-13, w1_error=0.125)).endswith("leftover 1e-13, W1 error 0.125)")
 
 
 # Functionals.
@@ -200,13 +191,9 @@ def test_cdf_and_moments(exact, x):
     mean = sum(a * p for a, p in zip(*exact, strict=True))
     assert nu.cdf(float(x)) == pytest.approx(float(naive_cdf(exact, x)), abs=1e-15)
     assert nu.mean() == pytest.approx(float(mean), abs=1e-14)
-    assert nu.var() == pytest.approx(
-        float(sum(p * (a - mean) ** 2 for a, p in zip(*exact, strict=True))), abs=1e-13
-    )
+    assert nu.var() == pytest.approx(float(sum(p * (a - mean) ** 2 for a, p in zip(*exact, strict=True))), abs=1e-13)
     assert nu.std() ** 2 == pytest.approx(nu.var())
-    assert nu.expect(lambda y: y >= float(x)) == pytest.approx(
-        float(1 - naive_cdf(exact, x, strict=True)), abs=1e-15
-    )
+    assert nu.expect(lambda y: y >= float(x)) == pytest.approx(float(1 - naive_cdf(exact, x, strict=True)), abs=1e-15)
 
 
 def test_cdf_is_right_continuous_and_forgives_rounding():
@@ -546,9 +533,7 @@ def test_nothing_is_clipped():
         "the grid must cover the law: mass 0.02 lies below -10 and mass 0.04 lies above 1; "
         "widen it to low=-13, high=2 or beyond"
     )
-    with pytest.raises(
-        InvalidArgumentError, match=r"mass 0.04 lies above 1; widen it to low=-20, high=2 or beyond"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"mass 0.04 lies above 1; widen it to low=-20, high=2 or beyond"):
         nu.project(CategoricalGrid(-20, 1, 12))
 
 

@@ -57,10 +57,7 @@ def test_reference_fair_coin() -> None:
 def test_reference_against_naive_brackets(problem: str) -> None:
     """The zoom lies in the brackets that cutting the histories off gives."""
     table, k = reference.SMALL[problem]
-    table = {
-        s: {a: [(F(p), s2, F(r), e) for p, s2, r, e in o] for a, o in rows.items()}
-        for s, rows in table.items()
-    }
+    table = {s: {a: [(F(p), s2, F(r), e) for p, s2, r, e in o] for a, o in rows.items()} for s, rows in table.items()}
     depth = {2: 5, 3: 4}[k]
     for answer in reference.answers(problem):
         if answer.state == 0 and answer.objective == "target":
@@ -170,9 +167,7 @@ def test_plans(problem: str) -> None:
             shown = plan.returns
         else:
             objective = FIXED[answer.objective]()
-            plan = rdo.optimize(
-                mdp, objective, horizon=answer.horizon, state=answer.state, stock=answer.stock
-            )
+            plan = rdo.optimize(mdp, objective, horizon=answer.horizon, state=answer.state, stock=answer.stock)
             shown = plan.returns + answer.stock
         assert plan.converged
         assert_answer(plan.value, plan.bounds, answer)
@@ -321,9 +316,7 @@ def test_expected_utilities(problem: tuple[Table, F, int], case: Case, stock: F)
     exact = naive.best_utility(table, gamma, 0, horizon, case.f, stock)
     plan = rdo.optimize(mdp, case.objective, horizon=horizon, stock=float(stock), state=0)
     assert close(plan.stock, stock)
-    assert_plan(
-        plan, table, gamma, 0, horizon, exact, lambda nu, c: naive.expect(naive.shift(nu, stock), case.f)
-    )
+    assert_plan(plan, table, gamma, 0, horizon, exact, lambda nu, c: naive.expect(naive.shift(nu, stock), case.f))
     assert case.objective(plan.returns + float(stock)) == pytest.approx(plan.value, rel=1e-11, abs=1e-11)
 
 
@@ -347,9 +340,7 @@ def test_many_stocks_at_once(problem: tuple[Table, F, int], case: Case) -> None:
     table, gamma, horizon = problem
     mdp = rdo.MDP.from_outcomes(strategies.floats(table), gamma=float(gamma), initial=0)
     stocks = [F(-3, 2), F(0), F(1, 3)]
-    solution = rdo.value_iteration(
-        mdp, case.objective, stock=np.array([float(c) for c in stocks]), horizon=horizon
-    )
+    solution = rdo.value_iteration(mdp, case.objective, stock=np.array([float(c) for c in stocks]), horizon=horizon)
     for state in table:
         for stock in stocks:
             exact = naive.best_utility(table, gamma, state, horizon, case.f, stock)
@@ -370,9 +361,7 @@ def test_random_start(problem: tuple[Table, F, int], case: Case, stock: F, level
     )
     exact = naive.best_utility(table, gamma, start, horizon, case.f, stock)
     plan = rdo.optimize(mdp, case.objective, horizon=horizon, stock=float(stock))
-    assert_plan(
-        plan, table, gamma, start, horizon, exact, lambda nu, c: naive.expect(naive.shift(nu, stock), case.f)
-    )
+    assert_plan(plan, table, gamma, start, horizon, exact, lambda nu, c: naive.expect(naive.shift(nu, stock), case.f))
     assume(len(naive.possible_returns(table, gamma, start, horizon)) <= 40)
     exact = naive.best_cvar_by_stock(table, gamma, start, horizon, level)
     plan = rdo.optimize(mdp, rdo.CVaR(float(level)), horizon=horizon)
@@ -394,9 +383,7 @@ def test_no_horizon(table: Table, gamma: F, case: Case, stock: F, level: F) -> N
     if case.homogeneous or gamma == 1:
         exact = naive.best_utility(table, gamma, 0, horizon, case.f, stock)
         plan = rdo.optimize(mdp, case.objective, stock=float(stock))
-        assert_plan(
-            plan, table, gamma, 0, horizon, exact, lambda nu, c: naive.expect(naive.shift(nu, stock), case.f)
-        )
+        assert_plan(plan, table, gamma, 0, horizon, exact, lambda nu, c: naive.expect(naive.shift(nu, stock), case.f))
     else:
         with pytest.raises(rdo.NotOptimizableError):
             rdo.optimize(mdp, case.objective, stock=float(stock))

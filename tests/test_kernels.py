@@ -42,9 +42,7 @@ class Problem:
         return 0, self.n_states, 0, self.n_stocks
 
 
-def random_problem(
-    seed: int, n_states: int, n_stocks: int, pairs: int, outcomes: int, pad: int = 3
-) -> Problem:
+def random_problem(seed: int, n_states: int, n_stocks: int, pairs: int, outcomes: int, pad: int = 3) -> Problem:
     """States with 0 to `pairs` pairs of 1 to `outcomes` outcomes each; random values, in the pads too."""
     rng = np.random.default_rng(seed)
     pair_ptr = np.r_[0, np.cumsum(rng.integers(0, pairs + 1, n_states))]

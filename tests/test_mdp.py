@@ -43,10 +43,7 @@ def best_means(mdp: MDP, sweeps: int) -> np.ndarray:
         new = np.zeros(mdp.n_states)
         for s in np.flatnonzero(~mdp.terminal):
             new[s] = max(
-                sum(
-                    p * (r + (0 if end else mdp.gamma * value[j]))
-                    for p, j, r, end in mdp.outcomes(int(s), int(a))
-                )
+                sum(p * (r + (0 if end else mdp.gamma * value[j])) for p, j, r, end in mdp.outcomes(int(s), int(a)))
                 for a in mdp.actions(int(s))
             )
         value = new
@@ -113,9 +110,7 @@ def test_a_zero_reward_loop_beside_another_action_is_not_terminal() -> None:
 def test_an_mdp_may_be_all_terminal() -> None:
     mdp = MDP.from_outcomes({0: {0: [(1.0, 0, 0.0, True)]}})
     assert (mdp.terminal.tolist(), mdp.n_pairs, mdp.n_outcomes) == ([True], 0, 0)
-    with pytest.raises(
-        InvalidArgumentError, match="action 0 is not available at state 0; the state is terminal"
-    ):
+    with pytest.raises(InvalidArgumentError, match="action 0 is not available at state 0; the state is terminal"):
         mdp.outcomes(0, 0)
     assert mdp.pair_index(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)).size == 0
 
@@ -264,9 +259,7 @@ def test_pair_index_finds_pairs_with_any_action_numbers() -> None:
     assert mdp.pair_index(np.array([2, 0, 1, 0]), np.array([1, 4, 0, 1])).tolist() == [4, 1, 2, 0]
     assert mdp.pair_index(np.array([1, 2, 2]), np.array([0, 0, 1])).tolist() == [2, 3, 4]
     for action in (-1, 0, 2, 5, 10**6):
-        with pytest.raises(
-            InvalidArgumentError, match=f"action {action} is not available at state 0; its actions are"
-        ):
+        with pytest.raises(InvalidArgumentError, match=f"action {action} is not available at state 0; its actions are"):
             mdp.pair_index(np.array([1, 0]), np.array([0, action]))
 
 
@@ -465,9 +458,7 @@ def test_slip_shares_its_probability_between_the_two_sides() -> None:
 
 def test_a_grid_is_the_same_problem_as_gymnasiums_lake() -> None:
     lake = MDP.from_gymnasium("FrozenLake-v1", gamma=0.9)
-    grid = MDP.from_grid(
-        "S...\n.X.X\n...X\nX..G", gamma=0.9, slip=2 / 3, step_reward=0.0, rewards={"G": 1.0, "X": 0.0}
-    )
+    grid = MDP.from_grid("S...\n.X.X\n...X\nX..G", gamma=0.9, slip=2 / 3, step_reward=0.0, rewards={"G": 1.0, "X": 0.0})
     np.testing.assert_allclose(best_means(grid, 60), best_means(lake, 60), rtol=1e-12)
 
 
@@ -509,9 +500,7 @@ def test_garnet_draws_subsets_and_probabilities_uniformly() -> None:
     # On the simplex of two outcomes a uniform point has a uniform first coordinate: mean 1/2, variance 1/12.
     first = mdp.prob.reshape(-1, 2)[:, 0]
     assert abs(first.mean() - 0.5) < 4 * np.sqrt(1 / 12 / 20_000)
-    assert abs(first.var() - 1 / 12) < 4 * np.sqrt(
-        1 / 180 / 20_000
-    )  # var of (U - 1/2)**2 is 1/80 - 1/144 = 1/180
+    assert abs(first.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / 20_000)  # var of (U - 1/2)**2 is 1/80 - 1/144 = 1/180
 
 
 def test_garnet_ends_with_the_probability_asked_for() -> None:
@@ -590,10 +579,7 @@ BAD: list[tuple[Callable[[], MDP], str]] = [
         arrays(reward_dim=3),
         "R has shape (2, 2); with P of shape (2, 2, 2) and reward_dim=3 it must be (2, 2, 3) or (2, 2, 2, 3)",
     ),
-    *[
-        (arrays(reward_dim=m), f"reward_dim is {m!r}; it must be a positive integer")
-        for m in (0, -1, 1.5, None)
-    ],
+    *[(arrays(reward_dim=m), f"reward_dim is {m!r}; it must be a positive integer") for m in (0, -1, 1.5, None)],
     # arrays: probabilities
     (
         arrays(P=changed(P, (1, 0, 1), -0.25)),
@@ -727,8 +713,7 @@ BAD: list[tuple[Callable[[], MDP], str]] = [
     ),
     (
         outcome(0.5, 7, 1.0, True),
-        "state 2 is missing: the table's largest state is 7, and states must be numbered 0 to "
-        "S - 1 without gaps",
+        "state 2 is missing: the table's largest state is 7, and states must be numbered 0 to S - 1 without gaps",
     ),
     (
         outcome(0.5, -1, 1.0, True),

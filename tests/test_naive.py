@@ -201,18 +201,13 @@ def test_history_matters() -> None:
     assert naive.best_utility(table, F(1), 0, 2, lambda x: -abs(x)) == 0
     assert naive.best(table, F(1), 0, 2, lambda nu: naive.expect(nu, lambda x: -abs(x))) == 0
     assert len(naive.laws(table, F(1), 0, 2)) == len(
-        {
-            (x - 1, y + 1) if x - 1 < y + 1 else (y + 1, x - 1)
-            for x, y in itertools.product((-1, 0, 1), repeat=2)
-        }
+        {(x - 1, y + 1) if x - 1 < y + 1 else (y + 1, x - 1) for x, y in itertools.product((-1, 0, 1), repeat=2)}
     )
 
 
 def test_stationary_policies_lose() -> None:
     """One state, A: +1, B: 2 or 0, threshold 1{x >= 0}, two steps: the action depends on the steps left."""
-    table: Table = {
-        0: {0: [(F(1), 0, F(1), False)], 1: [(F(1, 2), 0, F(2), False), (F(1, 2), 0, F(0), False)]}
-    }
+    table: Table = {0: {0: [(F(1), 0, F(1), False)], 1: [(F(1, 2), 0, F(2), False), (F(1, 2), 0, F(0), False)]}}
 
     def value(stock: int, horizon: int) -> F:
         return F(naive.best(table, F(1), 0, horizon, naive.chance, F(stock)))
@@ -278,9 +273,7 @@ def test_functionals_of_one_law() -> None:
 def test_two_searches_agree(table: Table, gamma: F, tau: F, stock: F) -> None:
     """Listing laws and induction over histories are two programs; they give the same optima."""
     horizon = len(table)
-    assert naive.best_cvar(table, gamma, 0, horizon, tau) == naive.best_cvar_by_stock(
-        table, gamma, 0, horizon, tau
-    )
+    assert naive.best_cvar(table, gamma, 0, horizon, tau) == naive.best_cvar_by_stock(table, gamma, 0, horizon, tau)
     utilities: list[naive.Utility] = [abs, lambda x: -abs(x), lambda x: x * x, lambda x: F(int(x >= 0))]
     for f in utilities:
         by_laws = naive.best(table, gamma, 0, horizon, partial(naive.expect, f=f), stock)
@@ -318,9 +311,7 @@ def test_replay_is_one_of_the_laws() -> None:
 def test_no_horizon() -> None:
     """A coin is tossed until heads, one point a toss; or one may stop for 3/2."""
     # The mean number of tosses is 2. E min(G - 3, 0) = -2/2 - 1/4 = -5/4 for the coin and -3/2 for stopping.
-    table: Table = {
-        0: {0: [(F(1, 2), 1, F(1), True), (F(1, 2), 0, F(1), False)], 1: [(F(1), 1, F(3, 2), True)]}
-    }
+    table: Table = {0: {0: [(F(1, 2), 1, F(1), True), (F(1, 2), 0, F(1), False)], 1: [(F(1), 1, F(3, 2), True)]}}
     assert naive.longest_stay(table) == {0: 2}
     for f, stock, exact in ((lambda x: x, F(0), F(2)), (lambda x: min(x, F(0)), F(-3), F(-5, 4))):
         low, high = naive.bracket(table, F(1), 0, 30, f, F(1), stock)

@@ -36,9 +36,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small chapter, executed and in normal form."""
     cells = [
         new_markdown_cell("# A chapter\n\nThe mean is {glue:text}`mean:.3f`, after 1000 episodes."),
-        new_code_cell(
-            "import matplotlib.pyplot as plt\nimport numpy as np\n\nfrom rdolib.notebook import glue, show"
-        ),
+        new_code_cell("import matplotlib.pyplot as plt\nimport numpy as np\n\nfrom rdolib.notebook import glue, show"),
         new_code_cell('values = np.arange(7) / 7\nglue("mean", values.mean() + 12)'),
         new_code_cell("print(values.sum())"),
         new_code_cell(
@@ -218,9 +216,7 @@ def nbval_report(good: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     # The outer run may itself be a worker of pytest-xdist.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    result = subprocess.run(
-        [*command, "."], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([*command, "."], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1, result.stdout + result.stderr
     return result.stdout
 
@@ -241,9 +237,7 @@ def test_reexecution_catches(corrupt: Callable[[Notebook], None], nbval_report: 
         assert len(failed) == 1
     sections = re.split(r"^_+ (.*?) _+$", nbval_report, flags=re.MULTILINE)
     reports = [
-        text
-        for heading, text in zip(sections[1::2], sections[2::2], strict=True)
-        if corrupt.__name__ in heading
+        text for heading, text in zip(sections[1::2], sections[2::2], strict=True) if corrupt.__name__ in heading
     ]
     assert any(words in report for report in reports), reports
 
@@ -458,9 +452,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     ("value", "text"),
     [(1 / 3, "0.333333"), (np.float64(2e9 / 3), "666667000.0"), (np.int64(7), "7"), ("seven", "'seven'")],
 )
-def test_glue_is_the_same_output_as_that_of_myst_nb(
-    value: float | str, text: str, published: Published
-) -> None:
+def test_glue_is_the_same_output_as_that_of_myst_nb(value: float | str, text: str, published: Published) -> None:
     glue("key", value)
     glue("key", value, display=True)
     prefix = "application/papermill.record/"
@@ -499,9 +491,7 @@ def test_alternative_text_and_glued_number_reach_the_page(good: Path, tmp_path: 
     assert '<span class="pasted-text">12.429</span>' in html
 
 
-@pytest.mark.parametrize(
-    "corrupt", [picture_without_alt, change_glued_name], ids=lambda function: function.__name__
-)
+@pytest.mark.parametrize("corrupt", [picture_without_alt, change_glued_name], ids=lambda function: function.__name__)
 def test_strict_build_catches(corrupt: Callable[[Notebook], None], chapter: Notebook, tmp_path: Path) -> None:
     corrupt(chapter)
     nbformat.write(chapter, tmp_path / "index.ipynb")
@@ -531,9 +521,7 @@ def test_scan_lets_links_and_local_files_pass() -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
-def test_browser_catches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_browser_catches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     mathjax = (ROOT / "book/_vendor/_static/mathjax/tex-svg-full.js").as_uri()
     pages = {
         "good": rf'<script src="{mathjax}"></script><p class="math">\(x^2\)</p>',

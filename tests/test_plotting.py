@@ -176,9 +176,7 @@ def test_frontier_shades_bounds_that_are_apart():
 def test_map_cells_and_signs():
     ax = plotting.grid_plan(MAP)
     free, goal, hazard, wall = range(4)
-    np.testing.assert_array_equal(
-        ax.images[0].get_array(), [[free, free, wall, hazard], [free, free, free, goal]]
-    )
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[free, free, wall, hazard], [free, free, free, goal]])
     assert texts(ax) == ["S", "×", "c", "★"]
     assert [t.get_position() for t in ax.texts if t.get_text() in "×★"] == [(3, 0), (3, 1)]
     assert ax.get_xlabel() == "S start   ★ goal   × hazard"
@@ -244,9 +242,7 @@ def test_maps_of_gymnasium():
     np.testing.assert_array_equal(cliff.images[0].get_array(), codes)
     lake_mdp = MDP.from_gymnasium("FrozenLake-v1", gamma=0.95)
     lake = plotting.grid_plan(lake_mdp, Constant(np.full(16, 2)))  # FrozenLake's 2 is right
-    np.testing.assert_array_equal(
-        lake.images[0].get_array(), [[0, 0, 0, 0], [0, 2, 0, 2], [0, 0, 0, 2], [2, 0, 0, 1]]
-    )
+    np.testing.assert_array_equal(lake.images[0].get_array(), [[0, 0, 0, 0], [0, 2, 0, 2], [0, 0, 0, 2], [2, 0, 0, 1]])
     tail, tip = line(lake, "_action 2").T[:2]
     np.testing.assert_allclose(tip - tail, [0.6, 0], atol=1e-12)
 

@@ -100,16 +100,12 @@ def test_frequencies_follow_the_probabilities_of_wide_and_narrow_pairs() -> None
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    tables(), st.sampled_from([1.0, 0.5, 1 / 3, 0.9]), st.integers(1, 4), st.sampled_from([0.0, -1.0, 0.5])
-)
+@given(tables(), st.sampled_from([1.0, 0.5, 1 / 3, 0.9]), st.integers(1, 4), st.sampled_from([0.0, -1.0, 0.5]))
 def test_the_simulated_law_is_the_listed_one(table: Table, gamma: float, horizon: int, stock: float) -> None:
     mdp = MDP.from_outcomes(floats(table), gamma=gamma)
     last = mdp.pair_action[np.maximum(mdp.pair_ptr[1:] - 1, 0)] if mdp.n_pairs else np.zeros(mdp.n_states)
     first = mdp.pair_action[np.minimum(mdp.pair_ptr[:-1], max(mdp.n_pairs - 1, 0))] if mdp.n_pairs else last
-    policy = Rule(
-        lambda states, stocks, t: np.where(stocks >= 0.25 * t, first[states], last[states]).astype(int)
-    )
+    policy = Rule(lambda states, stocks, t: np.where(stocks >= 0.25 * t, first[states], last[states]).astype(int))
     n = 2000
     runs = rollout(mdp, policy, episodes=n, seed=1, stock=stock, horizon=horizon)
     found = dict(zip(*np.unique(runs.returns.round(9) + 0.0, return_counts=True), strict=True))
@@ -188,9 +184,7 @@ def test_a_terminal_start_ends_at_once() -> None:
 
 def test_recorded_paths_obey_the_stock_identity() -> None:
     mdp = MDP.garnet(20, 2, 4, seed=3, gamma=0.7, rewards=[-1.3, 0.0, 0.4, 2.0], terminal_probability=0.1)
-    runs = rollout(
-        mdp, Rule(lambda s, c, t: (c > 0).astype(int)), episodes=200, stock=-1.5, horizon=15, record=True
-    )
+    runs = rollout(mdp, Rule(lambda s, c, t: (c > 0).astype(int)), episodes=200, stock=-1.5, horizon=15, record=True)
     paths = runs.paths
     assert paths is not None
     for i in range(200):
@@ -222,9 +216,7 @@ def test_stocks_on_a_lattice_do_not_drift() -> None:
     assert all(stocks[0] == -0.6 for _, stocks, _ in rule.asked)
     rule = Rule()
     rollout(chain(reward=(0.3, 0.2), gamma=1 / 3), rule, episodes=1, stock=(-0.45, -0.3), horizon=300)
-    np.testing.assert_allclose(
-        np.array([stocks[0] for _, stocks, _ in rule.asked]), [[-0.45, -0.3]] * 300, rtol=1e-15
-    )
+    np.testing.assert_allclose(np.array([stocks[0] for _, stocks, _ in rule.asked]), [[-0.45, -0.3]] * 300, rtol=1e-15)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 0.3, 1e-30])
@@ -273,9 +265,7 @@ def test_cut_episodes_are_counted_and_warned_about() -> None:
 
 
 def test_a_policy_that_rests_for_ever_has_finished() -> None:
-    mdp = MDP.from_outcomes(
-        {0: {0: [(1.0, 1, 2.0, False)]}, 1: {0: [(1.0, 1, 0.0, False)], 1: [(1.0, 0, 1.0, True)]}}
-    )
+    mdp = MDP.from_outcomes({0: {0: [(1.0, 1, 2.0, False)]}, 1: {0: [(1.0, 1, 0.0, False)], 1: [(1.0, 0, 1.0, True)]}})
     rule = Rule()
     rule.rests = lambda states, stocks: states == 1  # type: ignore[attr-defined]
     runs = rollout(mdp, rule, episodes=3)
@@ -287,9 +277,7 @@ def test_a_policy_that_rests_for_ever_has_finished() -> None:
 
 
 def test_a_plan_brings_its_stock_state_and_horizon() -> None:
-    mdp = MDP.from_outcomes(
-        {s: {0: [(1.0, s, float(s), False)]} for s in (1, 0)} | {2: {0: [(1.0, 1, 5.0, False)]}}
-    )
+    mdp = MDP.from_outcomes({s: {0: [(1.0, s, float(s), False)]} for s in (1, 0)} | {2: {0: [(1.0, 1, 5.0, False)]}})
     rule = Rule()
     runs = rollout(mdp, Plan(rule, stock=-3.0, horizon=4, state=2), episodes=2)
     assert runs.returns.tolist() == [8.0, 8.0]  # 5 + 1 + 1 + 1

@@ -72,13 +72,9 @@ INSPECT = """
 
 def main() -> int:
     """Check the folder named on the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("html", type=Path)
-    parser.add_argument(
-        "--screenshots", type=Path, help="also save a picture of every page, in light and dark"
-    )
+    parser.add_argument("--screenshots", type=Path, help="also save a picture of every page, in light and dark")
     options = parser.parse_args()
     # Under _static lie the theme's templates, which are not pages.
     pages = [page for page in sorted(options.html.rglob("*.html")) if "_static" not in page.parts]
@@ -126,9 +122,7 @@ async def open_pages(browser: str, pages: list[Path], screenshots: Path | None) 
         command = [browser, *BROWSER_OPTIONS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
             command.append("--no-sandbox")  # Chromium refuses to run as root otherwise
-        process = subprocess.Popen(
-            [*command, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([*command, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             tab = await Tab.open(Path(profile))
             findings = [

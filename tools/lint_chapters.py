@@ -45,9 +45,7 @@ NUMBER = re.compile(r"(?<![\w.,])[-−+]?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?![\w]
 def main() -> int:
     """Print every finding in the chapters and pages named on the command line, or in all of them."""
     paths = [Path(name) for name in sys.argv[1:]]
-    chapters = [path for path in paths if path.suffix == ".ipynb"] or sorted(
-        (BOOK / "chapters").glob("*.ipynb")
-    )
+    chapters = [path for path in paths if path.suffix == ".ipynb"] or sorted((BOOK / "chapters").glob("*.ipynb"))
     pages = [path for path in paths if path.suffix == ".md"] or sorted(BOOK.glob("*.md"))
     notebooks = {path: nbformat.read(path, as_version=4) for path in chapters}
     findings = [f"{path}: {finding}" for path, notebook in notebooks.items() for finding in lint(notebook)]
@@ -106,9 +104,7 @@ def displays(source: str) -> bool:
     calls = [node.value for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
     if any(isinstance(call.func, ast.Name) and call.func.id in DISPLAYING for call in calls):
         return True
-    bare = (
-        ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.Compare | ast.Tuple | ast.List | ast.Dict
-    )
+    bare = ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.Compare | ast.Tuple | ast.List | ast.Dict
     return bool(body) and isinstance(body[-1], ast.Expr) and isinstance(body[-1].value, bare)
 
 

@@ -26,13 +26,9 @@ OUTPUT_METADATA = {"scrapbook", "image/png"}
 
 def main() -> int:
     """Run or check the chapters named on the command line, or all of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", type=Path)
-    parser.add_argument(
-        "--check", action="store_true", help="execute nothing; fail if a file is not in normal form"
-    )
+    parser.add_argument("--check", action="store_true", help="execute nothing; fail if a file is not in normal form")
     parser.add_argument("--jobs", type=int, default=2, help="chapters executed at a time")
     options = parser.parse_args()
     paths = options.chapters or sorted(CHAPTERS.glob("*.ipynb"))
@@ -83,9 +79,7 @@ def to_text(notebook: Any) -> str:
         digest = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-    normal = nbformat.from_dict(
-        {"cells": cells, "metadata": NOTEBOOK_METADATA, "nbformat": 4, "nbformat_minor": 5}
-    )
+    normal = nbformat.from_dict({"cells": cells, "metadata": NOTEBOOK_METADATA, "nbformat": 4, "nbformat_minor": 5})
     nbformat.validate(normal)
     return str(nbformat.writes(normal)).rstrip("\n") + "\n"
 
