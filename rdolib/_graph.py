@@ -19,6 +19,7 @@ minus infinity.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,11 @@ def ranges(first: Ints, last: Ints) -> tuple[Ints, Ints]:
     owner = np.repeat(np.arange(len(first)), count)
     start = np.cumsum(count) - count
     return np.arange(len(owner)) - np.repeat(start - first, count), owner
+
+
+def total(index: NDArray[Any], weights: Floats, n: int) -> Floats:
+    """``(n,)`` sums of the weights with each index."""
+    return np.asarray(np.bincount(index, weights=weights, minlength=n), dtype=np.float64)
 
 
 def solve(graph: Graph, discounted: bool) -> tuple[Floats, Ints]:
@@ -115,9 +121,7 @@ class _Component:
         weight = graph.edge_weight[edge]
         inside = local[to] >= 0
         outer_pair, outer_to, outer_weight = edge_pair[~inside], to[~inside], weight[~inside]
-        self.base = graph.base[self.pair] + np.bincount(
-            outer_pair, weights=outer_weight * value[outer_to], minlength=len(self.pair)
-        )
+        self.base = graph.base[self.pair] + total(outer_pair, outer_weight * value[outer_to], len(self.pair))
         self.leaks = graph.leaks[self.pair].copy()
         self.leaks[outer_pair] = True
         self.edge_pair, self.edge_to, self.edge_weight = edge_pair[inside], local[to[inside]], weight[inside]
@@ -126,9 +130,7 @@ class _Component:
     def backup(self, value: Floats) -> Floats:
         """Worth of every pair, given the values of the component's nodes."""
         with np.errstate(invalid="ignore"):
-            inner = np.bincount(
-                self.edge_pair, weights=self.edge_weight * value[self.edge_to], minlength=len(self.base)
-            )
+            inner = total(self.edge_pair, self.edge_weight * value[self.edge_to], len(self.base))
         return np.asarray(self.base + inner)
 
     def best(self, worth: Floats) -> Floats:
@@ -250,7 +252,7 @@ def _select(
 def _sweep_component(part: _Component) -> Floats:
     """Value iteration to rounding, for discounted components too large to factorize."""
     value = np.zeros(part.size)
-    row_sum = np.bincount(part.edge_pair, weights=part.edge_weight, minlength=len(part.base))
+    row_sum = total(part.edge_pair, part.edge_weight, len(part.base))
     factor = float(row_sum.max())
     for _ in range(100_000):
         new = part.best(part.backup(value))

@@ -71,7 +71,7 @@ class GridTable:
     # ------------------------------------------------------------- solving
 
     def _points(self, cells: int) -> Floats:
-        return self.low + (self.span / cells) * np.arange(cells + 1)
+        return np.asarray(self.low + (self.span / cells) * np.arange(cells + 1), dtype=np.float64)
 
     def _start(self, cells: int) -> tuple[Floats, Floats]:
         """Least and greatest conceivable values."""

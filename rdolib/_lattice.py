@@ -33,13 +33,13 @@ _SLACK = 1e-9  # part of the mesh by which a stock may lie below a grid point an
 
 
 class Window:
-    """Values at step 0 and the policy of one solved window of stocks ``offset + mesh * (low + i)``, ``0 <= i < count``."""
+    """Values at step 0 and the policy on one window of stocks ``offset + mesh * (low + i)``, ``0 <= i < count``."""
 
     def __init__(self, problem: Problem, offset: float, mesh: float, low: int, count: int) -> None:
         self.problem, self.offset, self.mesh, self.low, self.count = problem, offset, mesh, low, count
 
     def stocks(self, first: int, last: int) -> Floats:
-        return self.offset + self.mesh * np.arange(self.low + first, self.low + last)
+        return np.asarray(self.offset + self.mesh * np.arange(self.low + first, self.low + last), dtype=np.float64)
 
     def place(self, x: Floats) -> Floats:
         """Position of stocks (money of step 0) in the window, as a real number."""
@@ -129,7 +129,7 @@ def _shift(problem: Problem, mesh: float, t: int, rounding: Rounding) -> NDArray
 
 
 def reach(problem: Problem, stocks: Floats, steps: int) -> tuple[float, float]:
-    """Stocks (money of step 0) that can matter within ``steps`` steps: reachable and, at some state and step, not saturated."""
+    """Range of stocks (money of step 0) that can matter: reachable and, at some state and step, not saturated."""
     mdp = problem.mdp
     weights = float(np.sum(mdp.gamma ** np.arange(steps)))
     low = float(stocks.min()) + weights * min(0.0, float(mdp.reward.min(initial=0.0)))
@@ -271,8 +271,8 @@ def rounded_window(
     lipschitz = problem.objective.lipschitz_on(low, high)
     if not monotone and lipschitz is None:
         raise NotOptimizableError(
-            f"{problem.objective!r} has too many reachable stocks for an exact table and declares no Lipschitz constant, "
-            "so rounding could not be certified; declare lipschitz=, shorten the horizon, or raise memory="
+            f"{problem.objective!r} has too many reachable stocks for an exact table and no Lipschitz constant, so "
+            "rounding could not be certified; declare lipschitz=, shorten the horizon, or raise memory="
         )
     most = int(min(memory / (mdp.n_states * (steps + 48.0)), _WORK / (steps * max(1, mdp.n_outcomes)))) - 2 * steps - 6
     if most < 64:
@@ -299,7 +299,6 @@ def _round_once(
     problem: Problem, stocks: Floats, steps: int, horizon: int | None, rest: Rest | None,
     span: tuple[float, float], cells: int, lipschitz: float | None,
 ) -> WindowTable:  # fmt: skip
-    mdp = problem.mdp
     mesh = max((span[1] - span[0]) / cells, 1e-300)
     offset = float(stocks[0])
     # Rounding moves a path by at most one cell a step beyond the reachable stocks.
@@ -336,6 +335,6 @@ def _largest_miss(problem: Problem, mesh: float, t: int) -> float:
 def _refuse(state: Ints, stock: Floats, t: int, unknown: Bools) -> None:
     if unknown.any():
         raise InvalidArgumentError(
-            f"stock {stock[unknown][0]:.12g} at state {state[unknown][0]}, step {t} cannot be reached from the stocks this "
-            "problem was solved for; solve again with this stock in stock="
+            f"stock {stock[unknown][0]:.12g} at state {state[unknown][0]}, step {t} cannot be reached from the stocks "
+            "this problem was solved for; solve again with this stock in stock="
         )

@@ -7,13 +7,13 @@ and then so do their returns, because ``c_0 + G_0 = gamma**t (c_t + G_t)``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdolib._graph import ranges
+from rdolib._graph import ranges, total
 from rdolib._reachable import code
+from rdolib._tables import Table
 from rdolib.distributions import Distribution
 from rdolib.mdp import MDP
 from rdolib.stock import SAME, Units
@@ -26,18 +26,6 @@ _MOST_STEPS = 1_000_000
 _MOST_ATOMS = 60_000
 
 
-class Behavior(Protocol):
-    """What the law needs to know of a policy. ``exact``: its stocks must not be moved."""
-
-    exact: bool
-
-    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]: ...
-
-    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]: ...
-
-    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]: ...
-
-
 @dataclass(frozen=True)
 class _Mass:
     state: Ints
@@ -48,7 +36,7 @@ class _Mass:
 
 def law_of_return(
     mdp: MDP,
-    behavior: Behavior,
+    table: Table,
     start: Floats,
     stock: float,
     horizon: int | None,
@@ -75,7 +63,7 @@ def law_of_return(
     while len(mass.state):
         over = mdp.terminal[mass.state]
         if horizon is None:
-            over |= behavior.rests(mass.state, units.stock(mass.key))
+            over |= table.rests(mass.state, units.stock(mass.key))
         if over.any():
             ends.append((mass.earned[over], mass.prob[over]))
             mass = _Mass(mass.state[~over], mass.key[~over], mass.earned[~over], mass.prob[~over])
@@ -84,10 +72,10 @@ def law_of_return(
         if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= SAME * largest or t == _MOST_STEPS)):
             break
         if len(mass.state) > _MOST_ATOMS:
-            side = behavior.side(mass.state, units.stock(mass.key), t)
-            mass, moved = _thin(mass, side, np.ones(len(side), dtype=np.bool_) if not behavior.exact else side != 0)
+            side = table.side(mass.state, units.stock(mass.key), t)
+            mass, moved = _thin(mass, side, np.ones(len(side), dtype=np.bool_) if not table.exact else side != 0)
             w1_error += moved
-        mass, ended = _push(mdp, units, reward, mass, behavior, t)
+        mass, ended = _push(mdp, units, reward, mass, table, t)
         ends.append(ended)
         t += 1
     if len(mass.state):
@@ -105,10 +93,10 @@ def law_of_return(
 
 
 def _push(
-    mdp: MDP, units: Units, reward: Floats, mass: _Mass, behavior: Behavior, t: int
+    mdp: MDP, units: Units, reward: Floats, mass: _Mass, table: Table, t: int
 ) -> tuple[_Mass, tuple[Floats, Floats]]:
     """One step: the mass that goes on, and the returns and probabilities of what has ended."""
-    pair = mdp.pair_index(mass.state, behavior.action(mass.state, units.stock(mass.key), t))
+    pair = mdp.pair_index(mass.state, table.action(mass.state, units.stock(mass.key), t))
     outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
     prob = mass.prob[owner] * mdp.prob[outcome]
     earned = mass.earned[owner] + mdp.gamma**t * mdp.reward[outcome]
@@ -121,28 +109,29 @@ def _push(
         units.step(mass.key[owner[on]], reward[outcome[on]]),
     )
     _, first, inverse = np.unique(code(state, key), return_index=True, return_inverse=True)
-    merged = _Mass(state[first], key[first], earned[on][first], np.bincount(inverse, weights=prob[on]))
+    merged = _Mass(state[first], key[first], earned[on][first], total(inverse, prob[on], len(first)))
     return merged, _merge(earned[ended], prob[ended])
 
 
 def _merge(value: Floats, prob: Floats) -> tuple[Floats, Floats]:
     distinct, inverse = np.unique(value, return_inverse=True)
-    return distinct, np.bincount(inverse, weights=prob, minlength=len(distinct))
+    return distinct, total(inverse, prob, len(distinct))
 
 
 def _thin(mass: _Mass, side: NDArray[np.int8], mergeable: NDArray[np.bool_]) -> tuple[_Mass, float]:
     """Merge neighbors of one state and one side into their mean, where that is allowed; how far they moved (W1)."""
     if not mergeable.any():
         return mass, 0.0
-    state, key, earned, prob = (x[mergeable] for x in (mass.state, mass.key, mass.earned, mass.prob))
+    state, key = mass.state[mergeable], mass.key[mergeable]
+    earned, prob = mass.earned[mergeable], mass.prob[mergeable]
     cells = max(1.0, _MOST_ATOMS / (2 * len(np.unique(state))))
     width = max(float(np.ptp(earned)) / cells, np.finfo(float).tiny)
     cell = np.floor(earned / width) * 3 + side[mergeable]
     _, first, group = np.unique(code(state, cell), return_index=True, return_inverse=True)
-    weight = np.bincount(group, weights=prob)
+    weight = total(group, prob, len(first))
 
     def average(x: Floats) -> Floats:
-        return np.asarray(np.bincount(group, weights=prob * x) / weight)
+        return total(group, prob * x, len(first)) / weight
 
     mean = average(earned)
     moved = float(prob @ np.abs(earned - mean[group]))

@@ -83,7 +83,7 @@ class MonotoneTable:
 
     def _solve(self, number: int, offset: float, shift: Ints) -> None:
         mdp, pad = self.mdp, self.pad
-        padded = offset + self.mesh * np.arange(self.low - pad, self.high + pad + 1)
+        padded = np.asarray(offset + self.mesh * np.arange(self.low - pad, self.high + pad + 1), dtype=np.float64)
         stock = padded[pad : len(padded) - pad]
         side_wanted = -1 if self.direction > 0 else 1
         slopes = self.saturation.slopes
@@ -91,13 +91,12 @@ class MonotoneTable:
         mean = (self.saturation.low_mean if side_wanted < 0 else self.saturation.high_mean)[0].copy()
         if slopes is None:
             mean[:] = 0.0 if side_wanted < 0 else 1.0
-        states = np.arange(mdp.n_states)
         value = slope * padded[:, None] + np.append(mean, 0.0)
         value[:, -1] = self.objective.utility(padded)
         value[:, :-1][:, mdp.terminal] = value[:, -1:]
-        saturated = np.empty(mdp.n_states, dtype=np.int64)
-        for s in states:  # sides are monotone in the stock, so a count says it all
-            saturated[s] = np.count_nonzero(self.saturation.side(np.full(len(stock), s), stock) == side_wanted)
+        # Sides are monotone in the stock, so a count says it all.
+        side = self.saturation.side(np.arange(mdp.n_states), stock[:, None])
+        saturated = np.count_nonzero(side == side_wanted, axis=0).astype(np.int64)
         saturated[mdp.terminal] = 0
         succ = np.where(mdp.terminated, mdp.n_states, mdp.next_state).astype(np.int64)
         _kernels.recurse_stocks(
@@ -156,4 +155,4 @@ class MonotoneTable:
 
 def _distinct(values: Floats, width: float) -> Floats:
     ordered = np.sort(values)
-    return ordered[np.concatenate([[True], np.diff(ordered) > width])]
+    return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > width])])

@@ -32,7 +32,7 @@ SAME_STOCK = 1e-11  # a stock whose value is asked for may differ from a node's 
 QUERY = 1e-9  # and a stock at which an action is asked for by this much: simulated stocks drift
 
 
-def code(state: Ints, key: Floats) -> Codes:
+def code(state: NDArray[Any], key: NDArray[Any]) -> Codes:
     out = np.empty(len(state), dtype=np.complex128)
     out.real, out.imag = state, key
     return out
@@ -224,7 +224,7 @@ class ReachableTable:
         self, t: int, following: Floats | None, rest: tuple[Floats, Floats] | None = None, bound: int = 0
     ) -> Graph:
         """Graph of layer ``t``; its successors are the same nodes (endless) or the solved layer ``following``."""
-        problem, mdp = self.problem, self.problem.mdp
+        problem = self.problem
         step = _Expansion(problem, self.nodes[t])
         worth = np.zeros(len(step.state))
         last = not self.endless and t == len(self.nodes) - 1
@@ -252,13 +252,13 @@ class ReachableTable:
         n_pairs = len(step.pair)
         stop = np.full(len(self.nodes[t]), -np.inf)
         edge_ptr = np.zeros(n_pairs + 1, dtype=np.int64)
-        base = np.bincount(step.owner, weights=weight * worth, minlength=n_pairs)
+        base = _graph.total(step.owner, weight * worth, n_pairs)
         if self.endless:
             np.cumsum(np.bincount(step.owner[inner], minlength=n_pairs), out=edge_ptr[1:])
             edges, edge_weight = target.astype(np.int32), weight[inner]
         else:
             if following is not None and len(on):
-                base += np.bincount(step.owner[inner], weights=weight[inner] * following[target], minlength=n_pairs)
+                base += _graph.total(step.owner[inner], weight[inner] * following[target], n_pairs)
             edges, edge_weight = np.empty(0, dtype=np.int32), np.empty(0)
         graph = Graph(
             pair_ptr=np.concatenate([[0], np.cumsum(step.pair_count)]),

@@ -21,7 +21,7 @@ are derived in the book.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,7 @@ from rdolib._grid import GridTable
 from rdolib._lattice import WindowTable, rounded_window, window_bytes
 from rdolib._monotone import MonotoneTable, direction
 from rdolib._reachable import Problem, ReachableTable, close, layers
+from rdolib._tables import CutTable, Table
 from rdolib.distributions import Distribution
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
@@ -50,22 +51,6 @@ Ints = NDArray[np.int64]
 
 #: Default limit on the memory a solver may take, in bytes.
 MEMORY = 2**30
-
-
-class Table(Protocol):
-    """What every solver returns: bounds at step 0 and actions at every step."""
-
-    rung: str
-    exact: bool
-    iterations: int
-
-    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]: ...
-
-    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]: ...
-
-    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]: ...
-
-    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)
@@ -230,7 +215,7 @@ def check_horizon(horizon: int | None) -> int | None:
     """A positive integer or None."""
     if horizon is None:
         return None
-    if isinstance(horizon, bool) or not np.isscalar(horizon) or int(horizon) != horizon or horizon <= 0:
+    if not isinstance(horizon, Real) or isinstance(horizon, bool) or not float(horizon).is_integer() or horizon <= 0:
         raise InvalidArgumentError(f"horizon must be a positive integer, or None for endless; got {horizon!r}")
     return int(horizon)
 
@@ -348,36 +333,6 @@ def _ending(
 
 #: Steps after which the search for a place to cut an endless return is given up.
 _MOST_STEPS = 20_000
-
-
-@dataclass(frozen=True)
-class CutTable:
-    """A table for a finite horizon that stands for an endless return, with the error of each state."""
-
-    table: Table
-    error: Floats
-    exact: bool
-
-    @property
-    def rung(self) -> str:
-        return f"{self.table.rung}, standing for an endless return to within {float(self.error.max()):.1g}"
-
-    @property
-    def iterations(self) -> int:
-        return self.table.iterations
-
-    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
-        lower, upper = self.table.bounds(state, stock)
-        return lower - self.error[state], upper + self.error[state]
-
-    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
-        return self.table.action(state, stock, t)
-
-    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
-        return np.zeros(len(state), dtype=np.int8)
-
-    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
-        return np.zeros(len(state), dtype=np.bool_)
 
 
 def _discounted(

@@ -1,4 +1,4 @@
-"""The small family of errors. Each is a `ValueError`; each message names the rule, the place, the value and the remedy."""
+"""The small family of errors: each a `ValueError` whose message names the rule, the place, the value, the remedy."""
 
 
 class RdoError(ValueError):

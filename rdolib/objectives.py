@@ -22,6 +22,7 @@ Bäuerle and Ott (2011), for its use with a stock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,7 @@ class ExpectedUtility(Objective):
         return self.lipschitz
 
     def __call__(self, nu: Distribution) -> float:
+        """Value of the objective for the law ``nu``."""
         return float(nu.probs @ self.utility(nu.atoms))
 
     def __repr__(self) -> str:
@@ -170,6 +172,7 @@ class TwoSlope(ExpectedUtility):
         self.nondecreasing = below >= 0 and above >= 0
 
     def range_on(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Exact bounds of ``f`` on the intervals."""
         at_low, at_high, kink = self.utility(low), self.utility(high), np.clip(0.0, low, high)
         at_kink = self.utility(kink)
         return (
@@ -281,6 +284,7 @@ class Exponential(ExpectedUtility):
         super().__init__(lambda x: np.expm1(self.beta * x) / self.beta)
 
     def lipschitz_on(self, low: float, high: float) -> float | None:
+        """Largest slope of ``f`` on ``[low, high]``."""
         return float(np.exp(max(self.beta * low, self.beta * high)))
 
     def __repr__(self) -> str:
@@ -301,10 +305,12 @@ class Quadratic(ExpectedUtility):
         super().__init__(lambda x: -np.square(x), degree=2.0)
 
     def range_on(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Exact bounds of ``f`` on the intervals."""
         at_low, at_high = self.utility(low), self.utility(high)
         return np.minimum(at_low, at_high), self.utility(np.clip(0.0, low, high))
 
     def lipschitz_on(self, low: float, high: float) -> float | None:
+        """Largest slope of ``f`` on ``[low, high]``."""
         return 2.0 * max(abs(low), abs(high))
 
 
@@ -328,6 +334,7 @@ class CVaR(Objective):
         self.lipschitz = 1.0 / self.level
 
     def __call__(self, nu: Distribution) -> float:
+        """Value of the objective for the law ``nu``."""
         return nu.cvar(self.level)
 
     def __repr__(self) -> str:
@@ -336,6 +343,6 @@ class CVaR(Objective):
 
 def check_level(level: float) -> float:
     """The level as a float; `InvalidArgumentError` outside ``(0, 1]``."""
-    if not (np.isscalar(level) and np.isreal(level) and 0 < level <= 1):
+    if not (isinstance(level, Real) and 0 < float(level) <= 1):
         raise InvalidArgumentError(f"level must lie in (0, 1]; got {level}")
     return float(level)

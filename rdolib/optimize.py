@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rdolib._graph import ranges
 from rdolib._reachable import code
+from rdolib._tables import Table
 from rdolib.distributions import Distribution
-from rdolib.dp import MEMORY, Policy, Table, check_horizon, check_stocks, law, solve_table
+from rdolib.dp import MEMORY, Policy, check_horizon, check_stocks, law, solve_table
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import CVaR, Objective, Shortfall
@@ -198,7 +199,7 @@ def optimize(
 def frontier(
     mdp: MDP,
     objective: Callable[[float], Objective],
-    levels: ArrayLike | Iterable[float],
+    levels: Iterable[float],
     horizon: int | None = None,
     state: int | None = None,
     tol: float | None = None,
@@ -215,9 +216,7 @@ def frontier(
     [1.0, 1.0, 1.5]
     """
     horizon = check_horizon(horizon)
-    level_list = tuple(
-        float(x) for x in np.asarray(list(levels) if not isinstance(levels, np.ndarray) else levels).ravel()
-    )  # type: ignore[arg-type]
+    level_list = tuple(float(x) for x in levels)
     if not level_list:
         raise InvalidArgumentError("levels is empty; give at least one level")
     objectives = [objective(level) for level in level_list]
@@ -272,7 +271,7 @@ class _CVaRSearch:
         return [found[i] for i in range(len(objectives))]
 
     def _top(self, objectives: list[CVaR]) -> float:
-        """A bound on the best ``b`` where returns are unbounded: ``V(-b) <= M - b`` gives ``g(b) <= b + (M - b) / tau``."""
+        """A bound on the best ``b`` for unbounded returns: ``V(-b) <= M - b`` gives ``g(b) <= b + (M - b) / tau``."""
         mean = float(self.start @ best_mean(self.mdp, 1.0, np.ones(self.mdp.n_states, dtype=np.bool_))[0])
         at_zero = float(self.solve(np.zeros(1))[1][0])
         highest = max(one.level for one in objectives)
@@ -393,9 +392,9 @@ class _Points:
         low, high = search.least, search.greatest
         if not np.isfinite([low, high]).all():
             raise NotOptimizableError(
-                f"CVaR with gamma = 1 and no horizon: returns lie between {low:.6g} and {high:.6g}, and the rewards are "
-                "not fractions with denominators up to a million, so the search has no finite set of candidates; round "
-                "the rewards, or pass horizon="
+                f"CVaR with gamma = 1 and no horizon: returns lie between {low:.6g} and {high:.6g}, and the rewards "
+                "are not fractions with denominators up to a million, so the search has no finite set of candidates; "
+                "round the rewards, or pass horizon="
             )
         self.k = inverse_discount(search.mdp.gamma)
         self.mesh = greatest_common_mesh(search.mdp.reward) if self.k is not None else None
@@ -432,7 +431,7 @@ class _Points:
         return self._snap(x, (self.search.greatest - self.search.least) * 2.0**-36)
 
     def _snap(self, x: float, room: float) -> float:
-        """With ``gamma = 1/k``: the multiple of ``mesh / k**j`` nearest to ``x``, smallest ``j`` that keeps within ``room / 2``.
+        """With ``gamma = 1/k``: the nearest multiple of ``mesh / k**j``, for the smallest ``j`` that keeps near enough.
 
         Such stocks reach the lattice of the rewards after ``j`` steps, so that few stocks are reachable from them.
         """

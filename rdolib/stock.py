@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -28,7 +29,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rdolib import _graph
+from rdolib import _graph, _kernels
 from rdolib.errors import NotOptimizableError
 from rdolib.mdp import MDP
 
@@ -98,6 +99,7 @@ class Units:
         return _round_bits(np.asarray(stock, dtype=np.float64))
 
     def stock(self, key: Floats) -> Floats:
+        """Stocks of keys (any shape)."""
         return np.asarray(key * self.mesh)
 
     def step(self, key: Floats, reward: Floats) -> Floats:
@@ -121,8 +123,12 @@ def _meshes(rewards: Fraction, k: int, stocks: Floats) -> Iterator[float]:
 
     A stock with j digits in base k reaches the lattice of the rewards after j steps.
     """
-    for digits in range(52 if k > 1 else 1):
+    digits = 0
+    while k**digits < _LARGEST_INTEGER:
         yield float(rewards / k**digits)
+        digits += 1
+        if k == 1:
+            break
     fractions = greatest_common_mesh(np.append(stocks, float(rewards)))
     if fractions is not None:
         yield float(fractions)
@@ -242,7 +248,7 @@ def _strong_components(n: int, tail: NDArray[np.int32], head: NDArray[np.int32])
     order = np.argsort(tail, kind="stable")
     first = np.searchsorted(tail[order], np.arange(n + 1)).astype(np.int64)
     component = np.empty(n, dtype=np.int64)
-    _graph._kernels.strong_components(first, head[order], component, np.zeros(n, dtype=np.bool_))
+    _kernels.strong_components(first, head[order], component, np.zeros(n, dtype=np.bool_))
     return component
 
 
@@ -253,10 +259,8 @@ def _tail(mdp: MDP, weight: float, needed: Bools) -> tuple[Floats, NDArray[np.in
     """
     value, action = best_mean(mdp, weight, needed)
     if weight == 0 and mdp.gamma == 1:
-        try:
+        with suppress(NotOptimizableError):  # the mean may be infinite; then the actions that lead to an end stand
             action = best_mean(mdp, 1.0, needed)[1]
-        except NotOptimizableError:
-            pass  # the mean may be infinite; the actions that lead to an end stand
     return value, action
 
 
@@ -313,7 +317,7 @@ def _state_graph(mdp: MDP, reward: Floats, rest: bool) -> _graph.Graph:
     edges_of_pair = np.bincount(outcome_pair[goes_on], minlength=len(mdp.pair_action))
     return _graph.Graph(
         pair_ptr=mdp.pair_ptr,
-        base=np.bincount(outcome_pair, weights=mdp.prob * reward, minlength=len(mdp.pair_action)),
+        base=_graph.total(outcome_pair, mdp.prob * reward, len(mdp.pair_action)),
         leaks=np.bincount(outcome_pair[~goes_on], minlength=len(mdp.pair_action)) > 0,
         edge_ptr=np.concatenate([[0], np.cumsum(edges_of_pair)]),
         edge_to=mdp.next_state[goes_on],
@@ -362,6 +366,7 @@ class Saturation:
     @classmethod
     @lru_cache(maxsize=8)  # a search over the initial stock solves the same problem many times
     def endless(cls, mdp: MDP, slopes: tuple[float, float] | None) -> Saturation:
+        """Without a horizon."""
         below, above = slopes if slopes is not None else (0.0, 0.0)
         least, greatest = -return_range(mdp, -1.0), return_range(mdp, 1.0)
         linear = slopes is not None and below == above
@@ -376,6 +381,7 @@ class Saturation:
     @classmethod
     @lru_cache(maxsize=8)
     def within(cls, mdp: MDP, slopes: tuple[float, float] | None, horizon: int) -> Saturation:
+        """With a horizon, for every number of steps left."""
         below, above = slopes if slopes is not None else (0.0, 0.0)
         low_mean, low_action = best_mean_by_step(mdp, below, horizon)
         same = above == below
@@ -409,14 +415,15 @@ class Saturation:
             return np.where(side > 0, 1.0, 0.0)
         low = self.slopes[0] * stock + self.low_mean[left, state]
         high = self.slopes[1] * stock + self.high_mean[left, state]
-        return np.where(side > 0, high, low)
+        return np.asarray(np.where(side > 0, high, low))
 
     def action(self, state: Ints, side: NDArray[np.int8], left: int = 0) -> NDArray[np.int32]:
-        return np.where(side > 0, self.high_action[left, state], self.low_action[left, state])
+        """Optimal actions at saturated stocks (arbitrary where ``side`` is 0)."""
+        return np.asarray(np.where(side > 0, self.high_action[left, state], self.low_action[left, state]))
 
 
 def best_mean_by_step(mdp: MDP, weight: float, horizon: int) -> tuple[Floats, NDArray[np.int32]]:
-    """``max_pi weight * E G`` with ``n`` steps left, row ``n``, and the first action: two ``(horizon + 1, S)`` arrays."""
+    """``max_pi weight * E G`` with ``n`` steps left, and the first action: two ``(horizon + 1, S)`` arrays."""
     value = np.zeros((horizon + 1, mdp.n_states + 1))
     action = np.zeros((horizon + 1, mdp.n_states), dtype=np.int32)
     states = np.flatnonzero(np.diff(mdp.pair_ptr) > 0)
