@@ -327,6 +327,22 @@ class ReachableTable:
             out[ended] = problem.objective.utility(stock[ended])
         return lower, upper
 
+    def values_at(self, state: Ints, key: Floats, t: int) -> Floats:
+        """Values at step ``t`` of reachable or saturated keys, in the money of that step; NaN elsewhere."""
+        problem = self.problem
+        left = 0 if self.horizon is None else self.horizon - t
+        nodes = self.nodes[0 if self.endless else t]
+        stock = problem.units.stock(key)
+        index = find(nodes, state, key, problem.tolerance(stock, 0.0 if problem.units.exact else SAME_STOCK))
+        side = problem.side(state, key, left)
+        value = np.full(len(state), np.nan)
+        if problem.saturation is not None:
+            sure = problem.saturation.value(state, stock, side, left)
+            value[side != 0] = sure[side != 0]
+        hit = (index >= 0) & (side == 0)
+        value[hit] = self.values[0 if self.endless else t][index[hit]]
+        return value
+
     def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
         problem = self.problem
         action = np.zeros(len(state), dtype=np.int32)

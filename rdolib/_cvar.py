@@ -1,0 +1,320 @@
+"""The search over the initial stock for CVaR: exact on lattices, a certified zoom elsewhere.
+
+With ``V(s, c) = max_pi E min(c + G, 0)`` and ``g(b) = b + V(s_0, -b) / tau``, the optimum is ``max_b g(b)``.
+
+*Lattice* (``gamma = 1``): the possible returns are multiples of the mesh; all of them are tried, from the greatest
+down, until the best value found exceeds the next candidate (``g(b) <= b``).
+
+*Zoom* (``gamma < 1``): cells of ``b`` are kept while their bound beats the best value found, and split. Inside a cell
+the slope of ``g`` is ``1 - P(G < b) / tau`` for the policy that is optimal there, so a range ``[low, high]`` of that
+probability bounds ``g`` by two lines from the ends of the cell. The range is carried backward from where paths end or
+saturate; actions that are beaten on the whole cell are left out, which makes it narrow. Derived in the book, chapter 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdolib._graph import ranges, total
+from rdolib._reachable import ReachableTable, code
+from rdolib._tables import Table
+from rdolib.dp import Policy, law, solve_table
+from rdolib.errors import NotOptimizableError
+from rdolib.mdp import MDP
+from rdolib.objectives import Shortfall
+from rdolib.stock import (
+    best_mean,
+    end_components,
+    greatest_common_mesh,
+    inverse_discount,
+    return_range,
+    return_range_by_step,
+)
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+#: Relative gap at which the zoom is finished.
+GAP = 1e-10
+_FIRST_SCAN = 256  # possible returns tried first on a lattice; more until the best is surely among them
+_FIRST_CELLS = 16  # cells the zoom starts with
+_SPLIT = 8  # a cell is split into at least this many
+_MOST_CELLS = 3000  # more than this many open cells are not split: the bounds reached are returned
+_MOST_NODES = 300_000  # nodes followed when the slopes of cells are bounded
+_SCAN = 4001  # points at which a certified table is read
+_LAWS = 4  # laws computed per search, to hit the best b exactly
+
+
+@dataclass(frozen=True)
+class Found:
+    """Result for one level: value and bounds of the optimum, the stock, and the table of the policy."""
+
+    value: float
+    upper: float
+    stock: float
+    table: Table
+    solves: int
+
+
+class CVaRSearch:
+    """The search over ``b`` for one start."""
+
+    def __init__(self, mdp: MDP, start: Floats, horizon: int | None, tol: float | None, memory: int) -> None:
+        self.mdp, self.start, self.horizon, self.tol, self.memory = mdp, start, horizon, tol, memory
+        self.states = np.flatnonzero(start > 0)
+        self.solves = 0
+        if horizon is None:
+            greatest, least = return_range(mdp, 1.0), -return_range(mdp, -1.0)
+        else:
+            greatest = return_range_by_step(mdp, 1.0, horizon)[-1]
+            least = -return_range_by_step(mdp, -1.0, horizon)[-1]
+        self.greatest = float(greatest[self.states].max())
+        self.least = float(least[self.states].min())
+        if self.greatest == np.inf and (end_components(mdp) < 0).all():
+            return  # unbounded but ending: the scan finds its own top
+        if not np.isfinite(self.greatest):
+            where = self.states[~np.isfinite(greatest[self.states])][0]
+            raise NotOptimizableError(
+                f"from state {where} the greatest possible return is {self.greatest}; CVaR needs a return that is "
+                "bounded above and can end: pass horizon=, or use gamma < 1"
+            )
+
+    def find(self, levels: list[float]) -> list[Found]:
+        """The optimum at each level."""
+        mesh = greatest_common_mesh(self.mdp.reward) if self.mdp.gamma == 1 else None
+        if mesh is None:
+            return [self._zoom(level) for level in levels]
+        if self.greatest == np.inf:
+            self.greatest = self._top(max(levels))
+        table, b, lower, upper = self._scan_lattice(float(mesh), min(levels))
+        return [self._best(level, table, b, lower, upper) for level in levels]
+
+    def solve(self, b: Floats) -> tuple[Table, Floats, Floats]:
+        """One solve for the stocks ``-b``, and bounds of ``V`` averaged over the initial states."""
+        table = solve_table(self.mdp, Shortfall(), np.unique(-b), self.horizon, self.tol, self.memory, self.states)
+        self.solves += 1
+        return table, *self.read(table, b)
+
+    def read(self, table: Table, b: Floats) -> tuple[Floats, Floats]:
+        """Bounds of ``V`` at the stocks ``-b``, averaged over the initial states."""
+        n = len(b)
+        lower, upper = table.bounds(np.repeat(self.states, n), np.tile(-b, len(self.states)))
+        weight = self.start[self.states]
+        low, high = weight @ lower.reshape(-1, n), weight @ upper.reshape(-1, n)
+        if not np.isfinite(low).all():
+            raise NotOptimizableError(
+                "no policy has a return with a finite expected shortfall from the initial state; pass horizon="
+            )
+        return low, high
+
+    def _best(self, level: float, table: Table, b: Floats, lower: Floats, upper: Floats) -> Found:
+        g = b + lower / level
+        chosen = int(np.argmax(g >= g.max() - 1e-12 * max(1.0, abs(float(g.max())))))
+        value = float(g[chosen])
+        return Found(value, max(value, float((b + upper / level).max())), -float(b[chosen]) + 0.0, table, self.solves)
+
+    # ------------------------------------------------------------- lattice
+
+    def _top(self, level: float) -> float:
+        """A bound on the best ``b`` for unbounded returns: ``V(-b) <= M - b`` gives ``g(b) <= b + (M - b) / tau``."""
+        if level == 1:
+            raise NotOptimizableError(
+                "returns are unbounded above here, and at level 1 CVaR is the mean: use rdo.Mean() for that level"
+            )
+        mean = float(self.start @ best_mean(self.mdp, 1.0, np.ones(self.mdp.n_states, dtype=np.bool_))[0])
+        at_zero = float(self.solve(np.zeros(1))[1][0])
+        return max(0.0, (mean - at_zero) / (1 - level))
+
+    def _scan_lattice(self, mesh: float, level: float) -> tuple[Table, Floats, Floats, Floats]:
+        """All possible returns from the greatest down, until the best for ``level`` is surely among them."""
+        last = (self.greatest - self.least) / mesh
+        count = _FIRST_SCAN
+        while True:
+            n = int(min(count, np.rint(last) + 1))
+            b = mesh * (np.ceil(self.greatest / mesh - 1e-9) - np.arange(n))
+            table, lower, upper = self.solve(b)
+            if n > last or float((b + lower / level).max()) >= b[-1]:
+                return table, b, lower, upper
+            count *= 4
+
+    # ---------------------------------------------------------------- zoom
+
+    def _zoom(self, level: float) -> Found:
+        if not np.isfinite([self.least, self.greatest]).all():
+            raise NotOptimizableError(
+                f"CVaR with gamma = 1 and no horizon: returns lie between {self.least:.6g} and {self.greatest:.6g}, "
+                "and the rewards are not fractions with denominators up to a million, so the search has no finite "
+                "set of candidates; round the rewards, or pass horizon="
+            )
+        unit, split = self._first_unit()
+        first = int(np.floor(self.least / unit))
+        left = np.arange(first, max(int(np.ceil(self.greatest / unit)), first + 1))
+        size = max(self.greatest - self.least, np.finfo(float).tiny)
+        value, best, closed, laws = -np.inf, 0.0, -np.inf, 0
+        while len(left):
+            ends = np.unique(np.concatenate([left, left + 1]))
+            table, lower, _ = self.solve(ends * unit)
+            if not isinstance(table, ReachableTable):
+                return self._read_certified(level)
+            g = ends * unit + lower / level
+            if g.max() > value:
+                value, best = float(g.max()), float(ends[g.argmax()] * unit)
+                if laws < _LAWS:  # a plan's own law says at which b it does best: a kink the cells only approach
+                    laws += 1
+                    value, best = max((value, best), self._at_own_quantile(best, level))
+            at = np.searchsorted(ends, left)
+            g_left, g_right = g[at], g[at + 1]
+            slopes = _slopes(
+                self, table, (left * unit).astype(np.float64), ((left + 1) * unit).astype(np.float64), level
+            )
+            bound = _peak(g_left, g_right, unit, *slopes)
+            bound = np.minimum(bound, (left + 1) * unit)  # g(b) <= b
+            open_ = bound > value + GAP * max(abs(value), 1e-3 * size)
+            if unit <= 1e-13 * size or open_.sum() > _MOST_CELLS:
+                closed = max(closed, float(bound.max()))
+                break
+            closed = max(closed, float(bound[~open_].max(initial=-np.inf)))
+            left = (left[open_][:, None] * split + np.arange(split)).ravel()
+            unit /= split
+        table = self.solve(np.array([best]))[0]
+        return Found(value, max(value, closed), -best + 0.0, table, self.solves)
+
+    def _first_unit(self) -> tuple[float, int]:
+        """Width of the first cells, and into how many each is split.
+
+        With ``gamma = 1/k`` cells are ``mesh / k**j`` wide: then their ends reach the lattice of the rewards after
+        ``j`` steps, and few stocks are reachable from them.
+        """
+        span = max(self.greatest - self.least, 1e-6 * max(1.0, abs(self.greatest)))
+        k = inverse_discount(self.mdp.gamma)
+        mesh = greatest_common_mesh(self.mdp.reward) if k is not None else None
+        if k is None or mesh is None:
+            return span / _FIRST_CELLS, _SPLIT
+        unit = float(mesh)
+        while unit * _FIRST_CELLS > span:
+            unit /= k
+        split = k
+        while split < _SPLIT:
+            split *= k
+        return unit, split
+
+    def _at_own_quantile(self, b: float, level: float) -> tuple[float, float]:
+        """``g`` at the quantile of the return under the policy that is greedy for ``b``, and that quantile."""
+        policy = Policy(self.mdp, self.solve(np.array([b]))[0], self.horizon)
+        own = float(law(policy, self.start, -b, self.horizon).quantile(level))
+        unit, split = self._first_unit()
+        while unit > 1e-12 * (self.greatest - self.least) and inverse_discount(self.mdp.gamma) is not None:
+            unit /= split
+        if inverse_discount(self.mdp.gamma) is not None:
+            own = float(np.rint(own / unit) * unit)
+        table, lower, _ = self.solve(np.array([own]))
+        return (own + float(lower[0]) / level, own) if table.exact else (-np.inf, b)
+
+    def _read_certified(self, level: float) -> Found:
+        """One certified table answers for every stock between the ends; between the points the slopes bound ``g``."""
+        table, *_ = self.solve(np.array([self.least, self.greatest]))
+        b = np.linspace(self.least, self.greatest, _SCAN)
+        lower, upper = self.read(table, b)
+        found = self._best(level, table, b, lower, upper)
+        g = b + upper / level
+        between = _peak(g[:-1], g[1:], np.diff(b), np.full(len(b) - 1, 1 - 1 / level), np.ones(len(b) - 1))
+        top = float(np.minimum(between, b[1:]).max(initial=-np.inf))
+        return Found(found.value, max(found.upper, top), found.stock, table, self.solves)
+
+
+def _peak(g_left: Floats, g_right: Floats, width: Floats | float, least: Floats, most: Floats) -> Floats:
+    """Greatest value on a cell of a function with these values at its ends and slopes in ``[least, most]``."""
+    rise, fall = np.maximum(most, 0.0), np.maximum(-least, 0.0)
+    meet = (g_left * fall + g_right * rise + rise * fall * width) / np.maximum(rise + fall, np.finfo(float).tiny)
+    peak = np.where(rise + fall > 0, meet, np.maximum(g_left, g_right))
+    return np.asarray(np.maximum(np.maximum(g_left, g_right), peak))
+
+
+def _slopes(
+    search: CVaRSearch, table: ReachableTable, left: Floats, right: Floats, level: float
+) -> tuple[Floats, Floats]:
+    """Least and greatest slope of ``g`` on the cells ``[left, right]``."""
+    problem = table.problem
+    n = len(left)
+    state = np.repeat(search.states, n)
+    low, high = (
+        problem.units.key(np.tile(-right, len(search.states))),
+        problem.units.key(np.tile(-left, len(search.states))),
+    )
+    fewest, most = _Crossing(table, search.greatest - search.least).probability(state, low, high, 0)
+    weight = search.start[search.states]
+    fewest, most = weight @ fewest.reshape(-1, n), weight @ most.reshape(-1, n)
+    return 1 - most / level, 1 - fewest / level
+
+
+class _Crossing:
+    """Range of ``P(c + G < 0)``, the slope of ``V`` in the stock, over cells of stock and the policies optimal there."""
+
+    def __init__(self, table: ReachableTable, widest: float) -> None:
+        self.table, self.problem, self.mdp = table, table.problem, table.problem.mdp
+        self.widest = widest / table.problem.units.mesh
+        self.nodes = 0
+
+    def probability(self, state: Ints, low: Floats, high: Floats, t: int) -> tuple[Floats, Floats]:
+        """Bounds for the cells ``[low, high]`` of keys at the given states and step ``t``; all equally wide."""
+        fewest, most = np.zeros(len(state)), np.ones(len(state))
+        self.nodes += len(state)
+        width = float((high - low).max(initial=0.0))
+        if len(state) == 0 or self.nodes > _MOST_NODES or width > self.widest:
+            return fewest, most  # given up: anything between 0 and 1
+        mdp, units = self.mdp, self.problem.units
+        pair, pair_node = ranges(mdp.pair_ptr[state], mdp.pair_ptr[state + 1])
+        outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
+        reward = self.problem.outcome_reward[outcome]
+        node = pair_node[owner]
+        after, ended = mdp.next_state[outcome].astype(np.int64), mdp.terminated[outcome]
+        next_low, next_high = units.step(low[node], reward), units.step(high[node], reward)
+        ended = ended | (t + 1 == self.table.horizon)
+        left = 0 if self.table.horizon is None else self.table.horizon - t - 1
+        assert self.problem.saturation is not None
+        below = self.problem.saturation.side(after, units.stock(next_high), left) < 0
+        above = self.problem.saturation.side(after, units.stock(next_low), left) > 0
+        under = np.where(ended, next_high <= 0, below).astype(float)  # surely below zero
+        over = np.where(ended, next_low >= 0, above)  # surely not
+        p_low, p_high = under, np.where(over, 0.0, 1.0)
+        on = np.flatnonzero(~ended & (under == 0) & ~over)
+        if len(on):
+            _, first, back = np.unique(code(after[on], next_low[on]), return_index=True, return_inverse=True)
+            child = on[first]
+            child_low, child_high = self.probability(after[child], next_low[child], next_high[child], t + 1)
+            p_low[on], p_high[on] = child_low[back], child_high[back]
+        prob, n_pairs = mdp.prob[outcome], len(pair)
+        pair_low, pair_high = total(owner, prob * p_low, n_pairs), total(owner, prob * p_high, n_pairs)
+        worth = [
+            mdp.gamma * total(owner, prob * self._value(after, key, ended, t + 1), n_pairs)
+            for key in (next_low, next_high)
+        ]
+        kept = np.ones(n_pairs, dtype=np.bool_)
+        lost = []
+        for q in worth:
+            best = np.full(len(state), -np.inf)
+            np.maximum.at(best, pair_node, q)
+            lost.append(best[pair_node] - q)
+        stock_width = (high - low)[pair_node] * units.mesh
+        noise = 1e-13 * (1 + np.abs(worth[0]))
+        for _ in range(3):  # fewer actions make the range of V narrower, which beats more actions
+            fewest, most = np.ones(len(state)), np.zeros(len(state))
+            np.minimum.at(fewest, pair_node[kept], pair_low[kept])
+            np.maximum.at(most, pair_node[kept], pair_high[kept])
+            from_left = np.maximum(pair_high - fewest[pair_node], 0.0) * stock_width
+            from_right = np.maximum(most[pair_node] - pair_low, 0.0) * stock_width
+            beaten = (lost[0] > from_left + noise) | (lost[1] > from_right + noise)
+            if (kept == ~beaten).all():
+                break
+            kept = ~beaten
+        return fewest, most
+
+    def _value(self, state: Ints, key: Floats, ended: Bools, t: int) -> Floats:
+        value = np.empty(len(state))
+        value[ended] = self.problem.payoff(key[ended], t)
+        value[~ended] = self.table.values_at(state[~ended], key[~ended], t)
+        return value
