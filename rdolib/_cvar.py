@@ -153,7 +153,6 @@ class CVaRSearch:
         unit, split = self._first_unit()
         first = int(np.floor(self.least / unit))
         left = np.arange(first, max(int(np.ceil(self.greatest / unit)), first + 1))
-        size = max(self.greatest - self.least, np.finfo(float).tiny)
         value, best, closed, laws = -np.inf, 0.0, -np.inf, 0
         while len(left):
             ends = np.unique(np.concatenate([left, left + 1]))
@@ -173,8 +172,8 @@ class CVaRSearch:
             )
             bound = _peak(g_left, g_right, unit, *slopes)
             bound = np.minimum(bound, (left + 1) * unit)  # g(b) <= b
-            open_ = bound > value + GAP * max(abs(value), 1e-3 * size)
-            if unit <= 1e-13 * size or open_.sum() > _MOST_CELLS:
+            open_ = bound > value + GAP * max(abs(value), 1e-3 * self._span)
+            if unit <= 1e-13 * self._span or open_.sum() > _MOST_CELLS:
                 closed = max(closed, float(bound.max()))
                 break
             closed = max(closed, float(bound[~open_].max(initial=-np.inf)))
@@ -183,19 +182,22 @@ class CVaRSearch:
         table = self.solve(np.array([best]))[0]
         return Found(value, max(value, closed), -best + 0.0, table, self.solves)
 
+    @property
+    def _span(self) -> float:
+        return max(self.greatest - self.least, 1e-6 * max(1.0, abs(self.greatest)))
+
     def _first_unit(self) -> tuple[float, int]:
         """Width of the first cells, and into how many each is split.
 
         With ``gamma = 1/k`` cells are ``mesh / k**j`` wide: then their ends reach the lattice of the rewards after
         ``j`` steps, and few stocks are reachable from them.
         """
-        span = max(self.greatest - self.least, 1e-6 * max(1.0, abs(self.greatest)))
         k = inverse_discount(self.mdp.gamma)
         mesh = greatest_common_mesh(self.mdp.reward) if k is not None else None
         if k is None or mesh is None:
-            return span / _FIRST_CELLS, _SPLIT
+            return self._span / _FIRST_CELLS, _SPLIT
         unit = float(mesh)
-        while unit * _FIRST_CELLS > span:
+        while unit * _FIRST_CELLS > self._span:
             unit /= k
         split = k
         while split < _SPLIT:
@@ -206,10 +208,10 @@ class CVaRSearch:
         """``g`` at the quantile of the return under the policy that is greedy for ``b``, and that quantile."""
         policy = Policy(self.mdp, self.solve(np.array([b]))[0], self.horizon)
         own = float(law(policy, self.start, -b, self.horizon).quantile(level))
-        unit, split = self._first_unit()
-        while unit > 1e-12 * (self.greatest - self.least) and inverse_discount(self.mdp.gamma) is not None:
-            unit /= split
-        if inverse_discount(self.mdp.gamma) is not None:
+        if inverse_discount(self.mdp.gamma) is not None:  # on a cell's end, like every b that is tried
+            unit, split = self._first_unit()
+            while unit > 1e-12 * self._span:
+                unit /= split
             own = float(np.rint(own / unit) * unit)
         table, lower, _ = self.solve(np.array([own]))
         return (own + float(lower[0]) / level, own) if table.exact else (-np.inf, b)
@@ -252,7 +254,7 @@ def _slopes(
 
 
 class _Crossing:
-    """Range of ``P(c + G < 0)``, the slope of ``V`` in the stock, over cells of stock and the policies optimal there."""
+    """Range of ``P(c + G < 0)``, the slope of ``V`` in the stock, over cells and the policies optimal in them."""
 
     def __init__(self, table: ReachableTable, widest: float) -> None:
         self.table, self.problem, self.mdp = table, table.problem, table.problem.mdp
@@ -316,5 +318,6 @@ class _Crossing:
     def _value(self, state: Ints, key: Floats, ended: Bools, t: int) -> Floats:
         value = np.empty(len(state))
         value[ended] = self.problem.payoff(key[ended], t)
-        value[~ended] = self.table.values_at(state[~ended], key[~ended], t)
+        if not ended.all():
+            value[~ended] = self.table.values_at(state[~ended], key[~ended], t)
         return value

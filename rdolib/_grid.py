@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdolib import _graph, _kernels
+from rdolib._lattice import ENOUGH
 from rdolib._reachable import Problem
 from rdolib.errors import MemoryLimitError
 
@@ -59,7 +60,7 @@ class GridTable:
             sweeps = self._improve(cells, lower, upper)
             self.iterations += sweeps
             work += sweeps * 2.0 * cells * mdp.n_outcomes
-            if tol is not None and self._gap(stocks) <= tol:
+            if self._gap(stocks) <= (ENOUGH * float(np.abs(self.upper).max()) if tol is None else tol):
                 break
             finer = cells * _REFINE
             if finer * per_cell > memory or work + sweeps * 2.0 * finer * mdp.n_outcomes > _WORK:

@@ -280,16 +280,20 @@ def rounded_window(
             f"even a coarse grid of stocks for {mdp.n_states} states and {steps} steps needs more than "
             f"{memory / 2**20:.0f} MiB or too much work; raise memory=, shorten the horizon, or use fewer states"
         )
-    cells = min(most, 1024) if tol is not None else most
+    cells = min(most, 1024)
     while True:
         table = _round_once(problem, stocks, steps, horizon, rest, (low, high), cells, lipschitz)
-        if tol is None or cells >= most:
+        if cells >= most:
             return table
         lower, upper = table.bounds(np.repeat(np.arange(mdp.n_states), len(stocks)), np.tile(stocks, mdp.n_states))
-        if float((upper - lower).max()) <= tol:
+        size = float(np.abs(lower).max(initial=0.0))
+        if float((upper - lower).max()) <= (ENOUGH * size if tol is None else tol):
             return table
         cells = min(most, 4 * cells)
 
+
+#: Relative gap below which certified bounds are not refined further when no tolerance is asked for.
+ENOUGH = 1e-9
 
 #: Updates a certified table may take: a second or two on two cores.
 _WORK = 3e9
