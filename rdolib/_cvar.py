@@ -153,12 +153,16 @@ class CVaRSearch:
         unit, split = self._first_unit()
         first = int(np.floor(self.least / unit))
         left = np.arange(first, max(int(np.ceil(self.greatest / unit)), first + 1))
-        value, best, closed, laws = -np.inf, 0.0, -np.inf, 0
+        value, best, laws = -np.inf, 0.0, 0
+        closed = unsplit = -np.inf  # bounds of the cells that are done, and of those about to be split
         while len(left):
             ends = np.unique(np.concatenate([left, left + 1]))
             table, lower, _ = self.solve(ends * unit)
             if not isinstance(table, ReachableTable):
-                return self._read_certified(level)
+                if value == -np.inf:
+                    return self._read_certified(level, table)
+                closed = max(closed, unsplit)
+                break
             g = ends * unit + lower / level
             if g.max() > value:
                 value, best = float(g.max()), float(ends[g.argmax()] * unit)
@@ -177,6 +181,7 @@ class CVaRSearch:
                 closed = max(closed, float(bound.max()))
                 break
             closed = max(closed, float(bound[~open_].max(initial=-np.inf)))
+            unsplit = float(bound[open_].max(initial=-np.inf))
             left = (left[open_][:, None] * split + np.arange(split)).ravel()
             unit /= split
         table = self.solve(np.array([best]))[0]
@@ -216,9 +221,8 @@ class CVaRSearch:
         table, lower, _ = self.solve(np.array([own]))
         return (own + float(lower[0]) / level, own) if table.exact else (-np.inf, b)
 
-    def _read_certified(self, level: float) -> Found:
-        """One certified table answers for every stock between the ends; between the points the slopes bound ``g``."""
-        table, *_ = self.solve(np.array([self.least, self.greatest]))
+    def _read_certified(self, level: float, table: Table) -> Found:
+        """A certified table answers for every stock between the ends; between the points the slopes bound ``g``."""
         b = np.linspace(self.least, self.greatest, _SCAN)
         lower, upper = self.read(table, b)
         found = self._best(level, table, b, lower, upper)

@@ -27,7 +27,7 @@ _FIRST = 256  # cells of the coarsest grid
 _REFINE = 4
 _SLACK = 1e-9
 _BYTES = 40.0  # per state and stock
-_WORK = 2e9  # updates in all: some seconds on two cores
+_WORK = 1e9  # updates in all: a second or two on two cores
 
 
 class GridTable:
@@ -108,7 +108,7 @@ class GridTable:
         gamma = mdp.gamma
         self.cells, self.mesh = cells, self.span / cells
         lipschitz = self.problem.objective.lipschitz
-        floor = 1e-15 if lipschitz is None else lipschitz * self.mesh * gamma / (1 - gamma)
+        floor = 1e-8 if lipschitz is None else lipschitz * self.mesh * gamma / (1 - gamma)
         self.error = 0.0 if self.monotone or lipschitz is None else floor / 2
         policy = np.zeros((mdp.n_states, cells + 1), dtype=_kernels.index_type(mdp.pair_ptr))
         unused = np.zeros_like(policy)
@@ -185,6 +185,10 @@ class GridTable:
         sure = self.saturation.value(state, stock, side)
         ended = problem.mdp.terminal[state]
         worth = problem.objective.utility(stock)
+        least, greatest = problem.objective.range_on(
+            stock + self.saturation.least[0, state], stock + self.saturation.greatest[0, state]
+        )
+        lower, upper = np.maximum(lower, least), np.minimum(upper, greatest)
         lower = np.where(ended, worth, np.where(side != 0, sure, lower))
         return lower, np.where(ended, worth, np.where(side != 0, sure, upper))
 

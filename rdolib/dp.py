@@ -87,6 +87,9 @@ class Policy:
             A state out of range, or a stock that cannot be reached from the stocks the problem was solved for.
         """
         state, stock = _augmented(self.mdp, states, stocks)
+        if t < 0 or (self.horizon is not None and t >= self.horizon):
+            last = "" if self.horizon is None else f" and less than the horizon, {self.horizon}"
+            raise InvalidArgumentError(f"step t must be at least 0{last}; got {t}")
         return self.table.action(state, stock, t)
 
 
@@ -243,7 +246,8 @@ def _require_expected_utility(mdp: MDP, objective: Objective) -> ExpectedUtility
             "use rdo.optimize, which searches over the initial stock (book, chapter 3)"
         )
     raise NotOptimizableError(
-        f"value iteration needs an expected utility (rdo.ExpectedUtility or one of its kinds); got {objective!r}"
+        "value iteration needs an expected utility (rdo.ExpectedUtility or one of its kinds); "
+        f"got {type(objective).__name__}"
     )
 
 
