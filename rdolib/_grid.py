@@ -5,7 +5,7 @@ The next stock ``(c + r) / gamma`` is rounded to the grid. For a nondecreasing u
 stock rounded down, attains at least its bound. For other utilities the nearest grid point is taken and the bounds are
 widened by ``L (h / 2) gamma / (1 - gamma)``. Grids are refined by a factor, each warm-started from the one before;
 nested grids keep the lower table below its own update, which is what the policy's guarantee needs.
-Derived in the book, chapter on distributional value iteration.
+Derived in the book, chapter 4.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ shifted rows. With ``gamma = 1`` and rewards on a lattice the shifts are exact. 
   fed the true stock rounded down, attains at least the lower bound;
 * otherwise: nearest rounding, and ``L`` times the sum of the largest rounding errors of the steps, on both sides.
 
-Derived in the book, chapter on distributional value iteration.
+Derived in the book, chapter 4.
 """
 
 from __future__ import annotations

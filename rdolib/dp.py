@@ -188,7 +188,7 @@ def value_iteration(
     >>> solution.objective_value(0, -1.0), solution.objective_value(0, -2.0)
     (1.0, 0.5)
     """
-    stocks = check_stocks(mdp, stock)
+    stocks, horizon = check_stocks(mdp, stock), check_horizon(horizon)
     states = np.arange(mdp.n_states)
     policy = Policy(mdp, solve_table(mdp, objective, stocks, horizon, tol, memory, states), horizon)
     assert isinstance(objective, ExpectedUtility)
@@ -263,8 +263,9 @@ def solve_table(
     """The table that answers for all ``states`` and ``stocks``, on the highest rung of exactness that fits."""
     utility = _require_expected_utility(mdp, objective)
     horizon = check_horizon(horizon)
-    if tol is not None and not tol > 0:
-        raise InvalidArgumentError(f"tol must be positive; got {tol}")
+    for name, limit in (("tol", tol), ("memory", memory)):
+        if limit is not None and not (isinstance(limit, Real) and float(limit) > 0):
+            raise InvalidArgumentError(f"{name} must be a positive number; got {limit!r}")
     if horizon is not None:
         return _within(mdp, utility, stocks, horizon, tol, memory, states)
     if mdp.gamma < 1 and not utility.indifferent_to_gamma:

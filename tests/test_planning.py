@@ -77,7 +77,17 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
     "tol": (
         lambda: rdo.optimize(sure_or_even(), rdo.Mean(), tol=0.0),
         rdo.InvalidArgumentError,
-        "tol must be positive",
+        "tol must be a positive number; got 0.0",
+    ),
+    "tol text": (
+        lambda: rdo.optimize(sure_or_even(), rdo.CVaR(0.5), tol="fine"),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "tol must be a positive number; got 'fine'",
+    ),
+    "memory zero": (
+        lambda: rdo.optimize(sure_or_even(), rdo.Mean(), memory=0),
+        rdo.InvalidArgumentError,
+        "memory must be a positive number; got 0",
     ),
     "stock vector": (
         lambda: rdo.optimize(sure_or_even(), rdo.Mean(), stock=[1.0, 2.0]),  # type: ignore[arg-type]
