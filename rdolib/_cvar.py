@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rdolib._graph import ranges, total
 from rdolib._reachable import ReachableTable, code
 from rdolib._tables import Table
-from rdolib.dp import Policy, law, solve_table
+from rdolib.dp import Policy, check_steps, law, solve_table
 from rdolib.errors import NotOptimizableError
 from rdolib.mdp import MDP
-from rdolib.objectives import Shortfall
+from rdolib.objectives import Mean, Shortfall
 from rdolib.stock import (
     best_mean,
     end_components,
@@ -67,6 +67,7 @@ class CVaRSearch:
         self.mdp, self.start, self.horizon, self.tol, self.memory = mdp, start, horizon, tol, memory
         self.states = np.flatnonzero(start > 0)
         self.solves = 0
+        check_steps(mdp, horizon, memory)
         if horizon is None:
             greatest, least = return_range(mdp, 1.0), -return_range(mdp, -1.0)
         else:
@@ -88,10 +89,17 @@ class CVaRSearch:
         mesh = greatest_common_mesh(self.mdp.reward) if self.mdp.gamma == 1 else None
         if mesh is None:
             return [self._zoom(level) for level in levels]
-        if self.greatest == np.inf:
-            self.greatest = self._top(max(levels))
-        table, b, lower, upper = self._scan_lattice(float(mesh), min(levels))
-        return [self._best(level, table, b, lower, upper) for level in levels]
+        below_one = [level for level in levels if level < 1] if self.greatest == np.inf else levels
+        if self.greatest == np.inf and below_one:
+            self.greatest = self._top(max(below_one))
+        scan = self._scan_lattice(float(mesh), min(below_one)) if below_one else None
+        return [self._best(level, *scan) if scan and level in below_one else self._mean() for level in levels]
+
+    def _mean(self) -> Found:
+        """Level 1 where returns are unbounded above: there ``g`` only approaches the best mean."""
+        table = solve_table(self.mdp, Mean(), np.zeros(1), self.horizon, self.tol, self.memory, self.states)
+        value = float(self.start[self.states] @ table.bounds(self.states, np.zeros(len(self.states)))[0])
+        return Found(value, value, 0.0, table, self.solves + 1)
 
     def solve(self, b: Floats) -> tuple[Table, Floats, Floats]:
         """One solve for the stocks ``-b``, and bounds of ``V`` averaged over the initial states."""
@@ -121,23 +129,19 @@ class CVaRSearch:
 
     def _top(self, level: float) -> float:
         """A bound on the best ``b`` for unbounded returns: ``V(-b) <= M - b`` gives ``g(b) <= b + (M - b) / tau``."""
-        if level == 1:
-            raise NotOptimizableError(
-                "returns are unbounded above here, and at level 1 CVaR is the mean: use rdo.Mean() for that level"
-            )
         mean = float(self.start @ best_mean(self.mdp, 1.0, np.ones(self.mdp.n_states, dtype=np.bool_))[0])
         at_zero = float(self.solve(np.zeros(1))[1][0])
         return max(0.0, (mean - at_zero) / (1 - level))
 
     def _scan_lattice(self, mesh: float, level: float) -> tuple[Table, Floats, Floats, Floats]:
         """All possible returns from the greatest down, until the best for ``level`` is surely among them."""
-        last = (self.greatest - self.least) / mesh
+        top, bottom = np.ceil(self.greatest / mesh - 1e-9), np.floor(self.least / mesh + 1e-9)
         count = _FIRST_SCAN
         while True:
-            n = int(min(count, np.rint(last) + 1))
-            b = mesh * (np.ceil(self.greatest / mesh - 1e-9) - np.arange(n))
+            n = int(min(count, top - bottom + 1))
+            b = mesh * (top - np.arange(n))
             table, lower, upper = self.solve(b)
-            if n > last or float((b + lower / level).max()) >= b[-1]:
+            if n > top - bottom or float((b + lower / level).max()) >= b[-1]:
                 return table, b, lower, upper
             count *= 4
 
@@ -204,6 +208,8 @@ class CVaRSearch:
         unit = float(mesh)
         while unit * _FIRST_CELLS > self._span:
             unit /= k
+        while unit * k * _FIRST_CELLS <= self._span:
+            unit *= k
         split = k
         while split < _SPLIT:
             split *= k

@@ -200,7 +200,8 @@ def _solve_component(graph: Graph, nodes: Ints, value: Floats, choice: Ints, dis
     for _ in range(10_000):
         worth = np.where(allowed, part.backup(np.where(alive, worth_now, 0.0)), -np.inf)
         best = part.best(worth)
-        better = alive & (best > worth_now + TIE * np.maximum(1.0, np.abs(worth_now)))
+        known = np.where(alive, worth_now, 0.0)
+        better = alive & (best > known + TIE * np.maximum(1.0, np.abs(known)))
         if not better.any():
             break
         improved = _lowest(part, worth)

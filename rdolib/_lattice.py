@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rdolib import _graph, _kernels
 from rdolib._reachable import Problem
 from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
+from rdolib.stock import return_range_by_step
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -159,10 +160,11 @@ class WindowTable:
 
     def __init__(
         self, problem: Problem, windows: list[tuple[Window, Window]], steps: int, horizon: int | None,
-        rounding: Rounding, error: float, rung: str,
+        rounding: Rounding, error: float, rung: str, returns: Rest | None = None,
     ) -> None:  # fmt: skip
         self.problem, self.windows, self.steps, self.horizon = problem, windows, steps, horizon
         self.rounding, self.error, self.rung = rounding, error, rung
+        self.returns = returns
         self.exact = rounding == "exact"
         self.iterations = steps
 
@@ -219,6 +221,10 @@ class WindowTable:
             _refuse(state[mine], stock[mine], 0, ~(on & on_up))
             lower[mine] = window.values[state[mine], down] - self.error
             upper[mine] = above.values[state[mine], up] + self.error
+        if self.returns is not None:  # no bound need be worse than the utility's own range
+            least, greatest = (stock[live] + r[state[live]] for r in self.returns)
+            low, high = problem.objective.range_on(least, greatest)
+            lower[live], upper[live] = np.maximum(lower[live], low), np.minimum(upper[live], high)
         return lower, upper
 
     def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
@@ -328,7 +334,10 @@ def _round_once(
         assert lipschitz is not None
         error, kind = lipschitz * moved, "nearest"
     rung = f"certified: {last - first + 1} stocks rounded to a mesh of {mesh:.3g}, {steps} sweeps"
-    return WindowTable(problem, [(lower, upper)], steps, horizon, kind, error, rung)
+    if rest is None:
+        ranges = (return_range_by_step(problem.mdp, sign, steps)[-1] for sign in (-1.0, 1.0))
+        rest = -next(ranges), next(ranges)
+    return WindowTable(problem, [(lower, upper)], steps, horizon, kind, error, rung, rest)
 
 
 def _largest_miss(problem: Problem, mesh: float, t: int) -> float:

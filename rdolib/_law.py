@@ -15,6 +15,7 @@ from rdolib._graph import ranges, total
 from rdolib._reachable import code
 from rdolib._tables import Table
 from rdolib.distributions import Distribution
+from rdolib.errors import NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.stock import SAME, Units
 
@@ -22,7 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEFTOVER = 1e-12  # probability that may still be on its way when an endless law is cut
-_MOST_STEPS = 1_000_000
+_CHECK = 2000  # steps after which mass that has not moved towards an end is taken to go on for ever
 _MOST_ATOMS = 60_000
 
 
@@ -59,7 +60,7 @@ def law_of_return(
     ends: list[tuple[Floats, Floats]] = []
     largest = float(np.abs(mdp.reward).max(initial=0.0))
     w1_error = 0.0
-    t = 0
+    t, before = 0, np.inf
     while len(mass.state):
         over = mdp.terminal[mass.state]
         if horizon is None:
@@ -71,8 +72,15 @@ def law_of_return(
         rest = mdp.gamma**t * largest / (1 - mdp.gamma) if mdp.gamma < 1 else np.inf
         # Under a certified table the law is approximate anyway: what is left may then double its error.
         small = SAME * largest if table.exact else max(SAME * largest, w1_error)
-        if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= small or t == _MOST_STEPS)):
+        if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= small)):
             break
+        if horizon is None and mdp.gamma == 1 and t % _CHECK == 0:
+            if left > before * (1 - 1e-9):
+                raise NotOptimizableError(
+                    f"under this plan the return goes on for ever with probability about {left:.6g}, so it has no law; "
+                    "the plan's value holds all the same (pass horizon= for a law)"
+                )
+            before = left
         if len(mass.state) > _MOST_ATOMS:
             side = table.side(mass.state, units.stock(mass.key), t)
             mass, moved = _thin(mass, side, np.ones(len(side), dtype=np.bool_) if not table.exact else side != 0)

@@ -33,7 +33,7 @@ from rdolib._monotone import MonotoneTable, direction
 from rdolib._reachable import Problem, ReachableTable, close, layers
 from rdolib._tables import CutTable, Table
 from rdolib.distributions import Distribution
-from rdolib.errors import InvalidArgumentError, NotOptimizableError
+from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import CVaR, ExpectedUtility, Objective
 from rdolib.stock import (
@@ -87,9 +87,9 @@ class Policy:
             A state out of range, or a stock that cannot be reached from the stocks the problem was solved for.
         """
         state, stock = _augmented(self.mdp, states, stocks)
-        if t < 0 or (self.horizon is not None and t >= self.horizon):
+        if not isinstance(t, int | np.integer) or t < 0 or (self.horizon is not None and t >= self.horizon):
             last = "" if self.horizon is None else f" and less than the horizon, {self.horizon}"
-            raise InvalidArgumentError(f"step t must be at least 0{last}; got {t}")
+            raise InvalidArgumentError(f"step t must be an integer of at least 0{last}; got {t}")
         return self.table.action(state, stock, t)
 
 
@@ -188,7 +188,8 @@ def value_iteration(
     >>> solution.objective_value(0, -1.0), solution.objective_value(0, -2.0)
     (1.0, 0.5)
     """
-    stocks, horizon = check_stocks(mdp, stock), check_horizon(horizon)
+    require_scalar(mdp)
+    stocks, horizon = check_stocks(stock), check_horizon(horizon)
     states = np.arange(mdp.n_states)
     policy = Policy(mdp, solve_table(mdp, objective, stocks, horizon, tol, memory, states), horizon)
     assert isinstance(objective, ExpectedUtility)
@@ -202,9 +203,9 @@ def value_iteration(
     )  # fmt: skip
 
 
-def check_stocks(mdp: MDP, stock: ArrayLike) -> Floats:
+def check_stocks(stock: ArrayLike) -> Floats:
     """Initial stocks as a flat array; `InvalidArgumentError` for a wrong dimension or a value that is not finite."""
-    stocks = np.asarray(stock, dtype=np.float64)
+    stocks = _floats(stock)
     if stocks.ndim > 1 or stocks.size == 0:
         raise InvalidArgumentError(
             f"stock must be a number or a one-dimensional array for scalar rewards; got shape {stocks.shape}"
@@ -212,6 +213,13 @@ def check_stocks(mdp: MDP, stock: ArrayLike) -> Floats:
     if not np.isfinite(stocks).all():
         raise InvalidArgumentError(f"stock must be finite; got {stocks[~np.isfinite(stocks)].flat[0]}")
     return np.unique(np.atleast_1d(stocks))
+
+
+def _floats(stock: ArrayLike) -> Floats:
+    try:
+        return np.asarray(stock, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"stock must be a number or an array of numbers; got {stock!r}") from None
 
 
 def check_horizon(horizon: int | None) -> int | None:
@@ -223,8 +231,28 @@ def check_horizon(horizon: int | None) -> int | None:
     return int(horizon)
 
 
+def check_steps(mdp: MDP, horizon: int | None, memory: int) -> None:
+    """`MemoryLimitError` when the ranges and means of a horizon's steps alone would not fit into the memory."""
+    needed = 0 if horizon is None else 48 * (horizon + 1) * (mdp.n_states + 1)
+    if needed > memory:
+        raise MemoryLimitError(
+            f"{horizon} steps of {mdp.n_states} states need {needed / 2**20:.3g} MiB, more than the limit of "
+            f"{memory / 2**20:.3g} MiB; shorten the horizon, leave it out, or raise memory="
+        )
+
+
+def require_scalar(mdp: MDP) -> None:
+    """`InvalidArgumentError` for what is no MDP, `NotOptimizableError` for vector rewards."""
+    if not isinstance(mdp, MDP):
+        raise InvalidArgumentError(f"the first argument must be an rdo.MDP; got {type(mdp).__name__}")
+    if mdp.reward_dim != 1:
+        raise NotOptimizableError(f"this solver handles scalar rewards, and the MDP has reward_dim = {mdp.reward_dim}")
+
+
 def _augmented(mdp: MDP, states: ArrayLike, stocks: ArrayLike) -> tuple[Ints, Floats]:
-    state, stock = np.asarray(states), np.asarray(stocks, dtype=np.float64)
+    state, stock = np.asarray(states), _floats(stocks)
+    if state.dtype.kind not in "iu":
+        raise InvalidArgumentError(f"states must be integers; got {states!r}")
     if state.ndim != 1 or stock.shape != state.shape:
         raise InvalidArgumentError(
             f"states and stocks must be one-dimensional and of equal length; got shapes {state.shape} and {stock.shape}"
@@ -236,8 +264,7 @@ def _augmented(mdp: MDP, states: ArrayLike, stocks: ArrayLike) -> tuple[Ints, Fl
 
 
 def _require_expected_utility(mdp: MDP, objective: Objective) -> ExpectedUtility:
-    if mdp.reward_dim != 1:
-        raise NotOptimizableError(f"this solver handles scalar rewards, and the MDP has reward_dim = {mdp.reward_dim}")
+    require_scalar(mdp)
     if isinstance(objective, ExpectedUtility):
         return objective
     if isinstance(objective, CVaR):
@@ -299,9 +326,10 @@ def _undiscounted(
     members = np.flatnonzero(component >= 0)
     if len(members):
         shown = np.flatnonzero(component == component[members[0]])[:8]
+        remedy = ", or make every reward on that cycle negative" if _saturates(objective) else ""
         raise NotOptimizableError(
             f"gamma = 1 without a horizon: infinitely many stocks can be reached, and the states {shown.tolist()} can "
-            "be cycled through for ever; pass horizon=, or use gamma < 1, or make every reward on that cycle negative"
+            f"be cycled through for ever; pass horizon=, or use gamma < 1{remedy}"
         )
     return _ending(mdp, objective, stocks, tol, memory, states)
 
@@ -369,6 +397,7 @@ def _within(
     states: Ints,
 ) -> Table:
     """A finite horizon."""
+    check_steps(mdp, horizon, memory)
     saturation = Saturation.within(mdp, objective.slopes, horizon) if _saturates(objective) else None
     problem = Problem(mdp, objective, Units.of(mdp, stocks), saturation)
     mesh = greatest_common_mesh(mdp.reward) if mdp.gamma == 1 else None

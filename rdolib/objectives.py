@@ -160,7 +160,7 @@ class TwoSlope(ExpectedUtility):
     """
 
     def __init__(self, below: float, above: float) -> None:
-        if not (np.isfinite(below) and np.isfinite(above)):
+        if not all(isinstance(x, Real) and np.isfinite(x) for x in (below, above)):
             raise InvalidArgumentError(f"slopes must be finite numbers; got below={below}, above={above}")
         below, above = float(below), float(above)
         super().__init__(
@@ -276,11 +276,11 @@ class Exponential(ExpectedUtility):
     nondecreasing = True
 
     def __init__(self, beta: float) -> None:
-        if not np.isfinite(beta) or beta == 0:
+        if not isinstance(beta, Real) or not np.isfinite(beta) or beta == 0:
             raise InvalidArgumentError(
                 f"beta must be a finite number other than 0; got {beta} (Mean() is the limit as beta goes to 0)"
             )
-        self.beta = float(beta)
+        self.beta: float = float(beta)
         super().__init__(lambda x: np.expm1(self.beta * x) / self.beta)
 
     def lipschitz_on(self, low: float, high: float) -> float | None:

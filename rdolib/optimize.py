@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from rdolib._cvar import CVaRSearch
 from rdolib.distributions import Distribution
-from rdolib.dp import MEMORY, Policy, check_horizon, check_stocks, law, solve_table
+from rdolib.dp import MEMORY, Policy, check_horizon, check_stocks, law, require_scalar, solve_table
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import CVaR, Objective
@@ -103,9 +103,9 @@ class Frontier:
 def start_distribution(mdp: MDP, state: int | None) -> Floats:
     """Initial state distribution (S,): a single state, or ``mdp.initial``."""
     start = mdp.initial if state is None else state
-    if isinstance(start, np.ndarray):
+    if state is None and isinstance(start, np.ndarray):
         return np.asarray(start, dtype=np.float64)
-    if isinstance(start, bool) or int(start) != start or not 0 <= start < mdp.n_states:
+    if isinstance(start, bool) or not isinstance(start, int | np.integer) or not 0 <= start < mdp.n_states:
         raise InvalidArgumentError(f"state {start} does not exist; states are 0 to {mdp.n_states - 1}")
     weights = np.zeros(mdp.n_states)
     weights[int(start)] = 1.0
@@ -154,12 +154,13 @@ def optimize(
     >>> rdo.optimize(mdp, rdo.Mean()).value, rdo.optimize(mdp, rdo.CVaR(0.5)).value
     (1.5, 1.0)
     """
+    require_scalar(mdp)
     horizon = check_horizon(horizon)
     if isinstance(objective, CVaR):
         if stock is not None:
             raise InvalidArgumentError(f"{objective!r} chooses its own initial stock; leave stock= out")
         return _cvar_plans(mdp, [objective], horizon, state, tol, memory)[0]
-    stocks = check_stocks(mdp, 0.0 if stock is None else stock)
+    stocks = check_stocks(0.0 if stock is None else stock)
     if len(stocks) != 1 or np.ndim(0.0 if stock is None else stock) != 0:
         raise InvalidArgumentError("optimize takes one initial stock; value_iteration takes an array of them")
     start = start_distribution(mdp, state)
@@ -198,7 +199,12 @@ def frontier(
     >>> front.values.round(6).tolist()
     [1.0, 1.0, 1.5]
     """
+    require_scalar(mdp)
     horizon = check_horizon(horizon)
+    if not callable(objective) or isinstance(objective, Objective):
+        raise InvalidArgumentError("frontier takes a family of objectives, such as rdo.CVaR: a callable from a level")
+    if not isinstance(levels, Iterable):
+        raise InvalidArgumentError(f"levels must be several numbers, such as [0.05, 0.5]; got {levels!r}")
     level_list = tuple(float(x) for x in levels)
     if not level_list:
         raise InvalidArgumentError("levels is empty; give at least one level")

@@ -119,6 +119,41 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
         rdo.InvalidArgumentError,
         "state 3 does not exist; states are 0 to 0",
     ),
+    "state text": (
+        lambda: rdo.optimize(sure_or_even(), rdo.CVaR(0.5), state="a"),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "state a does not exist",
+    ),
+    "state fraction": (
+        lambda: rdo.optimize(sure_or_even(), rdo.Mean()).policy.action(0.5, 0.0),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "states must be integers",
+    ),
+    "stock text": (
+        lambda: rdo.optimize(sure_or_even(), rdo.Mean(), stock="much"),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "stock must be a number",
+    ),
+    "no MDP": (
+        lambda: rdo.optimize(SURE_OR_EVEN, rdo.Mean()),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "the first argument must be an rdo.MDP; got dict",
+    ),
+    "frontier of one objective": (
+        lambda: rdo.frontier(sure_or_even(), rdo.CVaR(0.5), levels=[0.5]),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "takes a family of objectives",
+    ),
+    "one level": (
+        lambda: rdo.frontier(sure_or_even(), rdo.CVaR, levels=0.5),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "levels must be several numbers",
+    ),
+    "vector rewards with CVaR": (
+        lambda: rdo.optimize(rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1.0, 2.0), True)]}}), rdo.CVaR(0.5)),
+        rdo.NotOptimizableError,
+        "reward_dim = 2",
+    ),
     "levels empty": (
         lambda: rdo.frontier(sure_or_even(), rdo.CVaR, levels=[]),
         rdo.InvalidArgumentError,
@@ -390,3 +425,34 @@ def test_steps_beyond_the_horizon_are_refused() -> None:
     plan = rdo.optimize(rdo.MDP.from_outcomes(WALK), rdo.Threshold(), horizon=3)
     with pytest.raises(rdo.InvalidArgumentError, match="less than the horizon, 3; got 3"):
         plan.policy.action(0, 0.0, 3)
+
+
+def test_unbounded_returns_scan_from_high_enough() -> None:
+    """Geometric gains: P(G = n) = (1/3)(2/3)^n, so more than a third of the law is 0 and CVaR is 0 up to level 1/3."""
+    mdp = rdo.MDP.from_outcomes({0: {0: [(2 / 3, 0, 1.0, False), (1 / 3, 0, 0.0, True)]}})
+    front = rdo.frontier(mdp, rdo.CVaR, [0.05, 0.2, 0.5, 1.0])
+    # At level 1/2: mean of the worst half is (0 * 1/3 + 1 * (1/2 - 1/3)) / (1/2) = 1/3. The mean is 2.
+    assert front.values == pytest.approx([0.0, 0.0, 1 / 3, 2.0], abs=1e-9)
+    for level, value in zip(front.levels, front.values, strict=True):
+        assert rdo.optimize(mdp, rdo.CVaR(level)).value == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_return_that_never_ends_has_no_law() -> None:
+    plan = rdo.optimize(rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, False)]}}), rdo.Threshold(), stock=-4.0)
+    assert plan.value == 1.0
+    with pytest.raises(rdo.NotOptimizableError, match="goes on for ever"):
+        _ = plan.returns
+
+
+def test_wide_rewards_do_not_start_with_a_cell_per_mesh() -> None:
+    """Rewards of a million and of a tenth, discount 1/3: at level 1 the zoom must find the mean."""
+    table = {0: {0: [(0.75, 0, 1e6, False), (0.25, 0, -0.1, False)], 1: [(1.0, 0, 1e6, False)]}}
+    mdp = rdo.MDP.from_outcomes(table, gamma=1 / 3)
+    assert rdo.optimize(mdp, rdo.CVaR(0.5), horizon=2).value == pytest.approx(4e6 / 3, rel=1e-9)
+
+
+def test_long_horizons_are_refused_before_they_allocate() -> None:
+    for objective in (rdo.Threshold(), rdo.CVaR(0.5)):
+        with pytest.raises(rdo.MemoryLimitError, match="shorten the horizon"):
+            rdo.optimize(rdo.MDP.from_outcomes(WALK), objective, horizon=10**9)
