@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rdolib import _law
+from rdolib._falling import FallingTable
 from rdolib._grid import GridTable
 from rdolib._lattice import WindowTable, rounded_window, window_bytes
 from rdolib._monotone import MonotoneTable, direction
@@ -35,7 +36,7 @@ from rdolib._tables import CutTable, Table
 from rdolib.distributions import Distribution
 from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
 from rdolib.mdp import MDP
-from rdolib.objectives import CVaR, ExpectedUtility, Objective
+from rdolib.objectives import CVaR, ExpectedUtility, Exponential, Objective, Quadratic
 from rdolib.stock import (
     Saturation,
     Units,
@@ -318,6 +319,13 @@ def _undiscounted(
     mesh = greatest_common_mesh(mdp.reward)
     if saturation is not None and not saturation.linear and mesh is not None and direction(mdp) != 0:
         return MonotoneTable(mdp, objective, saturation, float(mesh), stocks, memory)
+    if (
+        saturation is None
+        and isinstance(objective, Quadratic | Exponential)
+        and mesh is not None
+        and direction(mdp) > 0
+    ):
+        return FallingTable(mdp, objective, float(mesh), stocks, states, tol, memory)
     problem = Problem(mdp, objective, Units.of(mdp, stocks), saturation)
     nodes = close(problem, states, problem.units.key(stocks), _exact_memory(memory))
     if nodes is not None:

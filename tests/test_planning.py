@@ -171,6 +171,13 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
         rdo.NotOptimizableError,
         r"the states \[0\] can be cycled through for ever, and the outcome 0 -> 0 on that cycle pays 2",
     ),
+    "exponential without bound": (
+        lambda: rdo.optimize(
+            rdo.MDP.from_outcomes({0: {0: [(0.5, 0, -1.0, False), (0.5, 0, -1.0, True)]}}), rdo.Exponential(-1.0)
+        ),
+        rdo.NotOptimizableError,
+        "minus infinity under the policy of the best mean",
+    ),
     "curved and unbounded": (
         lambda: rdo.optimize(rdo.MDP.from_outcomes(WALK), rdo.Quadratic()),
         rdo.NotOptimizableError,
@@ -456,3 +463,34 @@ def test_long_horizons_are_refused_before_they_allocate() -> None:
     for objective in (rdo.Threshold(), rdo.CVaR(0.5)):
         with pytest.raises(rdo.MemoryLimitError, match="shorten the horizon"):
             rdo.optimize(rdo.MDP.from_outcomes(WALK), objective, horizon=10**9)
+
+
+def test_curved_utilities_while_the_stock_only_falls() -> None:
+    """Ends half of the time: G = -T, T geometric, E T = 2, E T**2 = 6, E x**T = (x/2) / (1 - x/2)."""
+    mdp = rdo.MDP.from_outcomes({0: {0: [(0.5, 0, -1.0, False), (0.5, 0, -1.0, True)]}})
+    plan = rdo.optimize(mdp, rdo.Quadratic(), stock=2.0)
+    assert plan.value == pytest.approx(-2.0, rel=1e-12)  # -(4 - 2 * 2 * 2 + 6)
+    assert plan.bounds[1] == pytest.approx(-2.0, rel=1e-11)
+    assert rdo.Quadratic()(plan.returns + 2.0) == pytest.approx(-2.0, rel=1e-9)
+    for beta in (0.3, -0.3):
+        x = np.exp(-beta)
+        exact = ((x / 2) / (1 - x / 2) - 1) / beta
+        assert rdo.optimize(mdp, rdo.Exponential(beta)).value == pytest.approx(exact, rel=1e-11)
+
+
+@pytest.mark.parametrize("objective", [rdo.Quadratic(), rdo.Exponential(-0.2), rdo.Exponential(0.2)], ids=repr)
+def test_falling_stock_agrees_with_a_long_horizon(objective: rdo.Objective) -> None:
+    """Every step ends with probability at least 1/2: after 60 steps nothing is left but 2**-60."""
+    mdp = rdo.MDP.from_outcomes(
+        {
+            0: {0: [(0.5, 1, -1.0, False), (0.5, 1, -3.0, True)], 1: [(0.2, 0, -4.0, False), (0.8, 0, 1.0, True)]},
+            1: {0: [(0.4, 0, -2.0, False), (0.6, 0, 0.0, True)], 1: [(1.0, 0, -1.5, True)]},
+        }
+    )
+    for stock in (0.0, 3.25):
+        endless = rdo.value_iteration(mdp, objective, stock=stock)
+        for state in (0, 1):
+            truth = rdo.optimize(mdp, objective, stock=stock, state=state, horizon=60).value
+            low, high = endless.bounds(state, stock)
+            assert low == pytest.approx(truth, rel=1e-11, abs=1e-11)
+            assert high == pytest.approx(truth, rel=1e-11, abs=1e-11)
