@@ -59,7 +59,8 @@ class Ours:
                 _kernels.sweep(*arrays, value, self.pad, out, box, self.policy, TIE)
             else:
                 _kernels.sweep(*arrays, value, self.pad, out, box)
-            _kernels.fill_pads(out, self.pad, self.n_stocks, box[0], box[1], 0.0, 0.0)
+            rows, last = out[box[0] : box[1]], self.pad + self.n_stocks  # the threshold is surely missed or met outside
+            rows[:, : self.pad], rows[:, last:] = rows[:, self.pad : self.pad + 1], rows[:, last - 1 : last]
 
         if threads:
             _kernels.run_in_boxes(work, self.updates, self.n_stocks)

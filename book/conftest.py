@@ -34,9 +34,7 @@ def first_difference(stored: list[Any], fresh: list[Any]) -> str | None:
         return f"The committed cell shows {len(stored)} outputs, a fresh run shows {len(fresh)}"
     for number, (old, new) in enumerate(zip(stored, fresh, strict=True), 1):
         if old["data"].keys() != new["data"].keys():
-            return (
-                f"Output {number} has {sorted(old['data'])} committed, {sorted(new['data'])} in a fresh run"
-            )
+            return f"Output {number} has {sorted(old['data'])} committed, {sorted(new['data'])} in a fresh run"
         for what, where in ("name", ("scrapbook", "name")), ("alternative text", ("image/png", "alt")):
             was, is_now = (output["metadata"].get(where[0], {}).get(where[1]) for output in (old, new))
             if was != is_now:

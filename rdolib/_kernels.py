@@ -149,7 +149,7 @@ def sweep(
     out
         (S or more, width) float64: receives the values, the true maximum even where actions tie. States
         without pairs (terminal) receive the last row of `v_next`. Columns outside the stocks are not
-        written; see `fill_pads`.
+        written.
     box
         (first state, last state, first stock, last stock), ends excluded: the part of `out` to compute.
         Threads may compute different boxes at once.
@@ -423,24 +423,6 @@ def sweep_grid(
                     policy[s, first + i] = index
                 if total[i] > out[s, first + i]:
                     out[s, first + i] = total[i]
-
-
-@kernel
-def fill_pads(
-    values: Floats, pad: int, n_stocks: int, first_row: int, last_row: int, below: float, above: float
-) -> None:
-    """Continue rows `first_row` to `last_row` (excluded) of `values` beyond both ends along straight lines.
-
-    `below` and `above` are the slopes per mesh unit; 0 repeats the end value (a threshold that is surely
-    missed or surely met). Exact wherever the objective is affine beyond both ends of the stocks.
-    """
-    for s in range(first_row, last_row):
-        row = values[s]
-        last = pad + n_stocks - 1
-        for i in range(1, pad + 1):
-            row[pad - i] = row[pad] - i * below
-        for i in range(1, row.size - last):
-            row[last + i] = row[last] + i * above
 
 
 def index_type(pair_ptr: Pointers) -> type[np.unsignedinteger[Any]]:

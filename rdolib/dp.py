@@ -291,8 +291,8 @@ def solve_table(
     """The table that answers for all ``states`` and ``stocks``, on the highest rung of exactness that fits."""
     utility = _require_expected_utility(mdp, objective)
     horizon = check_horizon(horizon)
-    for name, limit in (("tol", tol), ("memory", memory)):
-        if limit is not None and not (isinstance(limit, Real) and float(limit) > 0):
+    for name, limit in [("memory", memory), *([] if tol is None else [("tol", tol)])]:
+        if not (isinstance(limit, Real) and float(limit) > 0):
             raise InvalidArgumentError(f"{name} must be a positive number; got {limit!r}")
     if horizon is not None:
         return _within(mdp, utility, stocks, horizon, tol, memory, states)

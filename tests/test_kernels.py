@@ -248,15 +248,6 @@ def test_an_error_in_any_thread_arrives(monkeypatch: pytest.MonkeyPatch, broken:
     _kernels._pool.cache_clear()
 
 
-def test_fill_pads_continues_lines() -> None:
-    values = np.full((3, 12), np.nan)
-    values[:, 2:7] = [0.0, 1.0, 5.0, 6.0, 8.0]
-    _kernels.fill_pads(values, 2, 5, 0, 2, 1.5, -2.0)
-    expected = [-3.0, -1.5, 0.0, 1.0, 5.0, 6.0, 8.0, 6.0, 4.0, 2.0, 0.0, -2.0]
-    np.testing.assert_array_equal(values[:2], [expected, expected])
-    assert np.isnan(values[2, :2]).all()
-
-
 @pytest.mark.parametrize("n_stocks", [1, 8, 505, 601, 2048])
 def test_row_width(n_stocks: int) -> None:
     for pad in (0, 1, 8):
