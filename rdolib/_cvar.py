@@ -257,10 +257,30 @@ def _slopes(
         problem.units.key(np.tile(-right, len(search.states))),
         problem.units.key(np.tile(-left, len(search.states))),
     )
-    fewest, most = _Crossing(table, search.greatest - search.least).probability(state, low, high, 0)
+    fewest, most = _Crossing(table, search.greatest - search.least).probability(state, low, high)
     weight = search.start[search.states]
     fewest, most = weight @ fewest.reshape(-1, n), weight @ most.reshape(-1, n)
     return 1 - most / level, 1 - fewest / level
+
+
+@dataclass(frozen=True)
+class _Level:
+    """All outcomes of one layer of cells, and how they lead to the next layer."""
+
+    t: int  # step after the outcomes
+    n_cells: int
+    width: Floats  # of each pair's cell, in stock
+    pair_cell: Ints
+    owner: Ints  # pair of each outcome
+    prob: Floats
+    state: Ints
+    low: Floats
+    high: Floats
+    ended: Bools
+    p_low: Floats  # bounds of P(c + G < 0) after each outcome, where they are known already
+    p_high: Floats
+    open_: Ints  # outcomes for which they are not
+    child: Ints  # cell of the next layer of each of those
 
 
 class _Crossing:
@@ -269,56 +289,70 @@ class _Crossing:
     def __init__(self, table: ReachableTable, widest: float) -> None:
         self.table, self.problem, self.mdp = table, table.problem, table.problem.mdp
         self.widest = widest / table.problem.units.mesh
-        self.nodes = 0
 
-    def probability(self, state: Ints, low: Floats, high: Floats, t: int) -> tuple[Floats, Floats]:
-        """Bounds for the cells ``[low, high]`` of keys at the given states and step ``t``; all equally wide."""
+    def probability(self, state: Ints, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        """Bounds for the cells ``[low, high]`` of keys at the given states and step 0; all equally wide."""
+        levels: list[_Level] = []
+        nodes = 0
+        while len(state):
+            nodes += len(state)
+            if nodes > _MOST_NODES or float((high - low).max()) > self.widest:
+                break  # given up: anything between 0 and 1
+            level, first = self._expand(state, low, high, len(levels))
+            levels.append(level)
+            after = level.open_[first]
+            state, low, high = level.state[after], level.low[after], level.high[after]
         fewest, most = np.zeros(len(state)), np.ones(len(state))
-        self.nodes += len(state)
-        width = float((high - low).max(initial=0.0))
-        if len(state) == 0 or self.nodes > _MOST_NODES or width > self.widest:
-            return fewest, most  # given up: anything between 0 and 1
-        mdp, units = self.mdp, self.problem.units
-        pair, pair_node = ranges(mdp.pair_ptr[state], mdp.pair_ptr[state + 1])
+        for level in reversed(levels):
+            fewest, most = self._combine(level, fewest, most)
+        return fewest, most
+
+    def _expand(self, state: Ints, low: Floats, high: Floats, t: int) -> tuple[_Level, Ints]:
+        """The outcomes of a layer, and which of the open ones represent the cells of the next layer."""
+        mdp, units, saturation = self.mdp, self.problem.units, self.problem.saturation
+        assert saturation is not None
+        pair, pair_cell = ranges(mdp.pair_ptr[state], mdp.pair_ptr[state + 1])
         outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
-        reward = self.problem.outcome_reward[outcome]
-        node = pair_node[owner]
-        after, ended = mdp.next_state[outcome].astype(np.int64), mdp.terminated[outcome]
-        next_low, next_high = units.step(low[node], reward), units.step(high[node], reward)
-        ended = ended | (t + 1 == self.table.horizon)
+        reward, cell = self.problem.outcome_reward[outcome], pair_cell[owner]
+        after = mdp.next_state[outcome].astype(np.int64)
+        next_low, next_high = units.step(low[cell], reward), units.step(high[cell], reward)
+        ended = mdp.terminated[outcome] | (t + 1 == self.table.horizon)
         left = 0 if self.table.horizon is None else self.table.horizon - t - 1
-        assert self.problem.saturation is not None
-        below = self.problem.saturation.side(after, units.stock(next_high), left) < 0
-        above = self.problem.saturation.side(after, units.stock(next_low), left) > 0
-        under = np.where(ended, next_high <= 0, below).astype(float)  # surely below zero
+        below = saturation.side(after, units.stock(next_high), left) < 0
+        above = saturation.side(after, units.stock(next_low), left) > 0
+        under = np.where(ended, next_high <= 0, below)  # surely below zero
         over = np.where(ended, next_low >= 0, above)  # surely not
-        p_low, p_high = under, np.where(over, 0.0, 1.0)
-        on = np.flatnonzero(~ended & (under == 0) & ~over)
-        if len(on):
-            _, first, back = np.unique(code(after[on], next_low[on]), return_index=True, return_inverse=True)
-            child = on[first]
-            child_low, child_high = self.probability(after[child], next_low[child], next_high[child], t + 1)
-            p_low[on], p_high[on] = child_low[back], child_high[back]
-        prob, n_pairs = mdp.prob[outcome], len(pair)
-        pair_low, pair_high = total(owner, prob * p_low, n_pairs), total(owner, prob * p_high, n_pairs)
-        worth = [
-            mdp.gamma * total(owner, prob * self._value(after, key, ended, t + 1), n_pairs)
-            for key in (next_low, next_high)
-        ]
+        open_ = np.flatnonzero(~ended & ~under & ~over)
+        _, first, child = np.unique(code(after[open_], next_low[open_]), return_index=True, return_inverse=True)
+        level = _Level(
+            t + 1, len(state), (high - low)[pair_cell] * units.mesh, pair_cell, owner, mdp.prob[outcome], after,
+            next_low, next_high, ended, under.astype(np.float64), 1.0 - over, open_, child,
+        )  # fmt: skip
+        return level, first
+
+    def _combine(self, level: _Level, child_low: Floats, child_high: Floats) -> tuple[Floats, Floats]:
+        """Bounds for a layer from those of the next, over the actions that are not beaten on their whole cell."""
+        p_low, p_high = level.p_low.copy(), level.p_high.copy()
+        p_low[level.open_], p_high[level.open_] = child_low[level.child], child_high[level.child]
+        cell, n_pairs = level.pair_cell, len(level.pair_cell)
+        pair_low = total(level.owner, level.prob * p_low, n_pairs)
+        pair_high = total(level.owner, level.prob * p_high, n_pairs)
+        lost, size = [], np.zeros(n_pairs)
+        for key in (level.low, level.high):  # what each action loses at either end of its cell
+            value = self._value(level.state, key, level.ended, level.t)
+            worth = self.mdp.gamma * total(level.owner, level.prob * value, n_pairs)
+            best = np.full(level.n_cells, -np.inf)
+            np.maximum.at(best, cell, worth)
+            lost.append(best[cell] - worth)
+            size = np.maximum(size, np.abs(worth))
+        noise = 1e-13 * (1 + size)
         kept = np.ones(n_pairs, dtype=np.bool_)
-        lost = []
-        for q in worth:
-            best = np.full(len(state), -np.inf)
-            np.maximum.at(best, pair_node, q)
-            lost.append(best[pair_node] - q)
-        stock_width = (high - low)[pair_node] * units.mesh
-        noise = 1e-13 * (1 + np.abs(worth[0]))
         for _ in range(3):  # fewer actions make the range of V narrower, which beats more actions
-            fewest, most = np.ones(len(state)), np.zeros(len(state))
-            np.minimum.at(fewest, pair_node[kept], pair_low[kept])
-            np.maximum.at(most, pair_node[kept], pair_high[kept])
-            from_left = np.maximum(pair_high - fewest[pair_node], 0.0) * stock_width
-            from_right = np.maximum(most[pair_node] - pair_low, 0.0) * stock_width
+            fewest, most = np.ones(level.n_cells), np.zeros(level.n_cells)
+            np.minimum.at(fewest, cell[kept], pair_low[kept])
+            np.maximum.at(most, cell[kept], pair_high[kept])
+            from_left = np.maximum(pair_high - fewest[cell], 0.0) * level.width
+            from_right = np.maximum(most[cell] - pair_low, 0.0) * level.width
             beaten = (lost[0] > from_left + noise) | (lost[1] > from_right + noise)
             if (kept == ~beaten).all():
                 break

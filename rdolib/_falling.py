@@ -73,7 +73,7 @@ class FallingTable:
             if gap <= (_ENOUGH * size if tol is None else tol):
                 break
             count *= 4
-        self.exact = gap <= 1e-9 * size
+        self.exact = gap <= _ENOUGH * size
         self.rung = (
             f"{'exact' if self.exact else 'certified'}: lattice of {self.count} stocks with mesh {mesh:.6g}, one pass"
         )

@@ -224,10 +224,12 @@ def _cvar_plans(
         gap = found.upper - found.value
         # On exact tables the search closes to rounding, or says in the gap how far it came.
         within = gap <= (tol if tol is not None else np.inf) or gap <= 1e-9 * max(1.0, abs(found.value))
+        closed = not found.table.exact or gap <= 1e-9 * max(1.0, abs(found.value))
+        method = found.table.rung if closed else f"{found.table.rung}; search over the stock open to within {gap:.1g}"
         plans.append(
             Plan(
                 mdp, objective, found.value, (found.value, found.upper), found.stock,
-                Policy(mdp, found.table, horizon), horizon, state, within, found.solves, gap, found.table.rung,
+                Policy(mdp, found.table, horizon), horizon, state, within, found.solves, gap, method,
             )
         )  # fmt: skip
     return plans
