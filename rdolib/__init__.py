@@ -1,11 +1,14 @@
 """Plan for the distribution of the return, not only for its mean.
 
 An `MDP` and an objective meet in `optimize`, which returns a `Plan`: value, certified bounds, policy and the law of
-the return. `value_iteration` solves fixed-stock objectives at every state; `frontier` serves many risk levels from one
-solve; `rollout` simulates. Plots are in `rdolib.plotting` (imported separately).
+the return. `value_iteration` and `policy_iteration` solve fixed-stock objectives at every state; `evaluate` gives the
+return distributions of a policy; `frontier` serves many risk levels from one solve; `rollout` simulates. `bounds` has
+the a-priori error bounds, `examples` the counterexamples of the theory. Plots are in `rdolib.plotting` (imported
+separately).
 """
 
-from rdolib.distributions import CategoricalGrid, Distribution, QuantileGrid, mixture, wasserstein
+from rdolib import bounds, examples
+from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid, cramer, mixture, wasserstein
 from rdolib.dp import Policy, Solution, value_iteration
 from rdolib.errors import (
     InvalidArgumentError,
@@ -14,11 +17,16 @@ from rdolib.errors import (
     NotOptimizableError,
     RdoError,
 )
+from rdolib.evaluation import Evaluation, evaluate
+from rdolib.improvement import policy_iteration
 from rdolib.mdp import MDP
 from rdolib.objectives import (
-    CVaR,
+    EssInf,
+    EssSup,
     ExpectedUtility,
     Exponential,
+    Homeostasis,
+    Lexicographic,
     Mean,
     Objective,
     Quadratic,
@@ -29,6 +37,17 @@ from rdolib.objectives import (
     TwoSlope,
 )
 from rdolib.optimize import Frontier, Plan, frontier, optimize
+from rdolib.risk import (
+    CVaR,
+    Expectile,
+    MeanCVaR,
+    MeanVariance,
+    Median,
+    OptimisticCVaR,
+    Quantile,
+    Sharpe,
+    Variance,
+)
 from rdolib.simulate import rollout
 
 __version__ = "0.1.0"
@@ -38,29 +57,48 @@ __all__ = [
     "CVaR",
     "CategoricalGrid",
     "Distribution",
+    "EssInf",
+    "EssSup",
+    "Evaluation",
+    "Exact",
     "ExpectedUtility",
+    "Expectile",
     "Exponential",
     "Frontier",
+    "Homeostasis",
     "InvalidArgumentError",
     "InvalidMDPError",
+    "Lexicographic",
     "Mean",
+    "MeanCVaR",
+    "MeanVariance",
+    "Median",
     "MemoryLimitError",
     "NotOptimizableError",
     "Objective",
+    "OptimisticCVaR",
     "Plan",
     "Policy",
     "Quadratic",
+    "Quantile",
     "QuantileGrid",
     "RdoError",
+    "Sharpe",
     "Shortfall",
     "Solution",
     "Surplus",
     "TargetReturn",
     "Threshold",
     "TwoSlope",
+    "Variance",
+    "bounds",
+    "cramer",
+    "evaluate",
+    "examples",
     "frontier",
     "mixture",
     "optimize",
+    "policy_iteration",
     "rollout",
     "value_iteration",
     "wasserstein",

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from rdolib._graph import ranges, total
 from rdolib._reachable import ReachableTable, code
+from rdolib._rungs import check_steps, solve_table
 from rdolib._tables import Table
-from rdolib.dp import Policy, check_steps, law, solve_table
+from rdolib.dp import Policy, law
 from rdolib.errors import NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import Mean, Shortfall

@@ -107,6 +107,31 @@ def solve(graph: Graph, discounted: bool) -> tuple[Floats, Ints]:
     return value, choice
 
 
+def evaluate(graph: Graph, chosen: Ints, stop: Floats, discounted: bool) -> Floats:
+    """Values of one fixed choice: pair ``chosen[v]`` at every node, the return being over where ``stop`` is finite.
+
+    Minus infinity where the choice neither leaves the graph nor stops surely.
+    """
+    edge, _ = ranges(graph.edge_ptr[chosen], graph.edge_ptr[chosen + 1])
+    count = graph.edge_ptr[chosen + 1] - graph.edge_ptr[chosen]
+    fixed = Graph(
+        pair_ptr=np.arange(len(chosen) + 1),
+        base=graph.base[chosen],
+        leaks=graph.leaks[chosen],
+        edge_ptr=np.concatenate([[0], np.cumsum(count)]),
+        edge_to=graph.edge_to[edge],
+        edge_weight=graph.edge_weight[edge],
+        stop=stop,
+    )
+    return solve(fixed, discounted)[0]
+
+
+def ways_out(graph: Graph) -> Ints:
+    """Pair by which each node can leave the graph or stop surely; -1: by stopping here, -2: not at all."""
+    part = _Component(graph, np.arange(graph.n_nodes), np.zeros(graph.n_nodes))
+    return _proper_start(part, part.base > -np.inf)[2]
+
+
 class _Component:
     """A strongly connected component with its successors outside already solved."""
 

@@ -19,6 +19,7 @@ from rdolib import _graph, _kernels
 from rdolib._lattice import ENOUGH
 from rdolib._reachable import Problem
 from rdolib.errors import MemoryLimitError
+from rdolib.stock import Saturation
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,7 +39,7 @@ class GridTable:
     horizon = None
 
     def __init__(self, problem: Problem, stocks: Floats, tol: float | None, memory: int) -> None:
-        assert problem.saturation is not None
+        assert isinstance(problem.saturation, Saturation)
         self.problem, self.saturation = problem, problem.saturation
         self.monotone = problem.objective.nondecreasing
         mdp = problem.mdp

@@ -36,10 +36,12 @@ Floats = NDArray[np.float64]
 Pointers = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 Box = tuple[int, int, int, int]  # first state, last state, first stock, last stock; ends excluded
+Rows = tuple[int, int]  # first row, last row; end excluded
 
 LINE = 8  # float64 numbers in a cache line, and in the widest vector register
 BLOCK = 1024  # stocks handled at once: the rows written again and again stay in the first-level cache
 FUSED = 6  # outcomes summed in one pass
+WHOLE = 2**62  # weight of a whole law where weights are integers
 THREAD_WORK = 400_000  # updates below which waking another thread (some 30 microseconds) does not pay
 
 
@@ -423,6 +425,240 @@ def sweep_grid(
                     policy[s, first + i] = index
                 if total[i] > out[s, first + i]:
                     out[s, first + i] = total[i]
+
+
+@kernel(inline=True)
+def _merge(x, w, first, middle, last, y, v):  # type: ignore[no-untyped-def]
+    """Merge the ascending runs ``x[first:middle]`` and ``x[middle:last]``, weights `w` along, into `y` and `v`.
+
+    From both ends at once, as many steps as the shorter run is long: no run can end meanwhile, nothing is
+    tested but the order, and the two chains of comparisons overlap. The rest is merged in the usual way.
+    """
+    i, j, k = first, middle, first
+    a, b, c = middle - 1, last - 1, last - 1
+    for _ in range(min(middle - first, last - middle)):
+        left = x[i] <= x[j]
+        y[k] = x[i] if left else x[j]
+        v[k] = w[i] if left else w[j]
+        i += left
+        j += not left
+        k += 1
+        right = x[a] <= x[b]
+        y[c] = x[b] if right else x[a]
+        v[c] = w[b] if right else w[a]
+        b -= right
+        a -= not right
+        c -= 1
+    while i <= a and j <= b:
+        left = x[i] <= x[j]
+        y[k] = x[i] if left else x[j]
+        v[k] = w[i] if left else w[j]
+        i += left
+        j += not left
+        k += 1
+    while i <= a:
+        y[k] = x[i]
+        v[k] = w[i]
+        i += 1
+        k += 1
+    while j <= b:
+        y[k] = x[j]
+        v[k] = w[j]
+        j += 1
+        k += 1
+
+
+@kernel
+def quantile_backup(
+    edge_ptr: Pointers,
+    edge_to: NDArray[Any],
+    edge_prob: Floats,
+    edge_reward: Floats,
+    gamma: float,
+    atoms: Floats,
+    out: Floats,
+    error: Floats,
+    box: Rows,
+) -> None:
+    """Bellman backup in the quantile representation: N equally likely atoms stand for a law.
+
+    Row i of `out` gets the lower quantiles at the levels ``(k + 1/2) / N`` of the mixture, over the edges e of row
+    i with weights ``edge_prob[e]``, of the laws of ``edge_reward[e] + gamma * X[edge_to[e]]``.
+
+    The atoms of an edge are already in order, so runs are merged, never sorted. Weights become integers, exact
+    multiples of 2**-62 that sum to one in every row (the largest takes the remainder), so that no cumulated weight
+    depends on the order of the atoms. One that misses a level by less than 1e-12 of the smaller of the two tails
+    counts as that level, as in `Distribution.quantile`.
+
+    Parameters
+    ----------
+    edge_ptr
+        (n + 1,): row i of `out` has the edges ``edge_ptr[i]:edge_ptr[i + 1]``, at least one.
+    edge_to
+        (n_edges,), integers: the row of `atoms` that an edge leads to, -1 for a return that has ended (it is 0).
+    edge_prob, edge_reward
+        (n_edges,): weights, at least 0, with sum 1 in each row up to rounding; rewards, finite.
+    gamma
+        Discount, at least 0.
+    atoms
+        (n_rows, N): finite, each row ascending.
+    out
+        (n, N): receives the atoms, each row ascending. Not `atoms` itself.
+    error
+        (n,): receives the Wasserstein-1 distance between the mixture and the row, exact up to rounding.
+    box
+        (first, last): the rows to compute. Threads may compute different boxes at once.
+    """
+    first_row, last_row = box
+    n = atoms.shape[1]
+    half = WHOLE // (2 * n)  # half the weight of an atom
+    level = np.empty(n + 1, dtype=np.int64)
+    for k in range(n):
+        level[k] = (2 * k + 1) * half - np.int64(1e-12 * half * min(2 * k + 1, 2 * n - 2 * k - 1))
+    level[n] = np.iinfo(np.int64).max
+    edges = 1
+    for i in range(first_row, last_row):
+        edges = max(edges, edge_ptr[i + 1] - edge_ptr[i])
+    x, y = np.empty(edges * n), np.empty(edges * n)
+    w, v = np.empty(edges * n, dtype=np.int64), np.empty(edges * n, dtype=np.int64)
+    for i in range(first_row, last_row):
+        first_edge, last_edge = edge_ptr[i], edge_ptr[i + 1]
+        rest, heaviest = 2 * half, first_edge
+        for e in range(first_edge, last_edge):
+            rest -= np.int64(np.rint(2 * half * edge_prob[e]))
+            if edge_prob[e] > edge_prob[heaviest]:
+                heaviest = e
+        for e in range(first_edge, last_edge):
+            start = (e - first_edge) * n
+            weight = np.int64(np.rint(2 * half * edge_prob[e])) + (rest if e == heaviest else 0)
+            w[start : start + n] = weight
+            if edge_to[e] < 0:
+                x[start : start + n] = edge_reward[e]
+            else:
+                for k in range(n):
+                    x[start + k] = edge_reward[e] + gamma * atoms[edge_to[e], k]
+        size = (last_edge - first_edge) * n
+        width = n
+        while width < size:
+            for start in range(0, size, 2 * width):
+                _merge(x, w, start, min(start + width, size), min(start + 2 * width, size), y, v)
+            x, y, w, v = y, x, v, w
+            width *= 2
+        # Integrate the distance between the two distribution functions from each atom to the next.
+        below, k, moved, last = np.int64(0), 0, 0.0, x[0]
+        for m in range(size):
+            moved += (x[m] - last) * abs(below - 2 * half * k)
+            last = x[m]
+            below += w[m]
+            while below >= level[k]:
+                out[i, k] = last
+                k += 1
+        error[i] = moved / WHOLE
+
+
+@kernel
+def categorical_backup(
+    edge_ptr: Pointers,
+    edge_to: NDArray[Any],
+    edge_prob: Floats,
+    edge_reward: Floats,
+    gamma: float,
+    low: float,
+    step: float,
+    probs: Floats,
+    out: Floats,
+    error: Floats,
+    box: Rows,
+) -> tuple[float, float, float]:
+    """Bellman backup in the categorical representation: probabilities of the grid points ``low + step * k``.
+
+    Row i of `out` gets the projection of the mixture, over the edges e of row i with weights ``edge_prob[e]``, of the
+    laws of ``edge_reward[e] + gamma * X[edge_to[e]]``: an atom is split between its two neighbors on the grid so that
+    its mean stays. One within 1e-12 of the largest grid point stays whole, as in `CategoricalGrid`.
+
+    Parameters
+    ----------
+    edge_ptr, edge_to, edge_prob, edge_reward, gamma, box
+        As in `quantile_backup`.
+    low, step
+        The grid; step > 0.
+    probs
+        (n_rows, N), N at least 2: probabilities of the grid points.
+    out
+        (n, N): receives the probabilities. Not `probs` itself.
+    error
+        (n,): receives the sum of mass times distance moved, an upper bound of the Wasserstein-1 distance between the
+        mixture and the row (attained if no two atoms of the mixture fall between the same two grid points).
+
+    Returns
+    -------
+    mass, least, greatest
+        Where atoms with positive weight lie beyond the grid, they are counted at its end, which is wrong: the caller
+        must refuse. `mass` is the largest mass of a row out there, 0 where all is well; `least` and `greatest` are the
+        extreme atoms, the ends of the grid if no atom is beyond.
+    """
+    first_row, last_row = box
+    n = probs.shape[1]
+    high = low + step * (n - 1)
+    near = 1e-12 * max(abs(low), abs(high))
+    mass, least, greatest = 0.0, low, high
+    for i in range(first_row, last_row):
+        out[i, :] = 0.0
+        moved, outside = 0.0, 0.0
+        for e in range(edge_ptr[i], edge_ptr[i + 1]):
+            ended = edge_to[e] < 0
+            for k in range(1 if ended else n):
+                p = edge_prob[e] if ended else edge_prob[e] * probs[edge_to[e], k]
+                if p == 0.0:
+                    continue
+                x = edge_reward[e] if ended else edge_reward[e] + gamma * (low + step * k)
+                if x < low - near or x > high + near:
+                    outside += p
+                    least, greatest = min(least, x), max(greatest, x)
+                at = min(max(x, low), high) - low
+                left = min(int(at / step), n - 2)
+                above = at - step * left  # distance from the left neighbor
+                if above <= near:
+                    above = 0.0
+                elif step - above <= near:
+                    above = step
+                out[i, left] += p * (1.0 - above / step)
+                out[i, left + 1] += p * (above / step)
+                moved += 2.0 * p * above * (1.0 - above / step)
+        error[i] = moved
+        mass = max(mass, outside)
+    return mass, least, greatest
+
+
+@kernel
+def intern_rows(rows: Pointers, slot: Pointers, table: Pointers, store: Pointers, count: int, ids: Pointers) -> int:
+    """Numbers of rows in a hash table with open addressing; rows not met before get the next numbers.
+
+    ``rows`` (n, m) int64 (the bits of floats), ``slot`` (n,) where each row's search begins, ``table`` int64 of a power
+    of two, -1 where empty, with room for all; ``store`` (capacity, m) holds the rows met so far, ``count`` of them.
+    Fills ``ids`` (n,) and returns the new count.
+    """
+    mask = len(table) - 1
+    m = rows.shape[1]
+    for i in range(len(rows)):
+        at = slot[i] & mask
+        while table[at] >= 0:
+            known = table[at]
+            same = True
+            for j in range(m):
+                if store[known, j] != rows[i, j]:
+                    same = False
+                    break
+            if same:
+                break
+            at = (at + 1) & mask
+        if table[at] < 0:
+            table[at] = count
+            for j in range(m):
+                store[count, j] = rows[i, j]
+            count += 1
+        ids[i] = table[at]
+    return count
 
 
 def index_type(pair_ptr: Pointers) -> type[np.unsignedinteger[Any]]:

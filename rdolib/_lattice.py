@@ -1,5 +1,9 @@
 """Backward sweeps over a window of stocks, one row of stocks per state: finite horizons.
 
+A window of vector stocks is a box, laid out in one row like any array: a step is then still a shift of that row. Cells
+near the faces of the box read cells beyond them (the row goes on at the opposite face), but the box holds all that can
+be reached, and no reachable stock looks there.
+
 In the money of step 0 the stock only adds up, ``x_{t+1} = x_t + gamma**t r``, so a sweep is a maximum of sums of
 shifted rows. With ``gamma = 1`` and rewards on a lattice the shifts are exact. Otherwise they are rounded to the mesh
 ``h``, and the error is carried along:
@@ -19,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdolib import _graph, _kernels
-from rdolib._reachable import Problem
-from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
-from rdolib.stock import return_range_by_step
+from rdolib._reachable import Problem, unknown_stock
+from rdolib.errors import MemoryLimitError, NotOptimizableError
+from rdolib.stock import Saturation, return_range_by_step
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -34,17 +38,28 @@ _SLACK = 1e-9  # part of the mesh by which a stock may lie below a grid point an
 
 
 class Window:
-    """Values at step 0 and the policy on one window of stocks ``offset + mesh * (low + i)``, ``0 <= i < count``."""
+    """Values at step 0 and the policy on one window of stocks ``offset + mesh * (low + i)``, ``0 <= i < shape``.
 
-    def __init__(self, problem: Problem, offset: float, mesh: float, low: int, count: int) -> None:
-        self.problem, self.offset, self.mesh, self.low, self.count = problem, offset, mesh, low, count
+    ``offset`` and ``low`` have one entry for each component of the reward, as ``shape`` has.
+    """
+
+    def __init__(self, problem: Problem, offset: Floats, mesh: float, low: Ints, shape: Ints) -> None:
+        self.problem, self.offset, self.mesh, self.low, self.shape = problem, offset, mesh, low, shape
+        self.count = int(np.prod(shape))
+        self.strides = strides(shape)
 
     def stocks(self, first: int, last: int) -> Floats:
-        return np.asarray(self.offset + self.mesh * np.arange(self.low + first, self.low + last), dtype=np.float64)
+        """Stocks (n,) or (n, m) of cells; before and after the row only the first component goes on."""
+        cell = np.arange(first, last)
+        index = np.empty((len(cell), len(self.shape)))
+        for j, stride in enumerate(self.strides):
+            index[:, j], cell = np.divmod(cell, stride)
+        x = self.offset + self.mesh * (self.low + index)
+        return x[:, 0] if len(self.shape) == 1 else x
 
     def place(self, x: Floats) -> Floats:
-        """Position of stocks (money of step 0) in the window, as a real number."""
-        return (x - self.offset) / self.mesh - self.low
+        """Position (n, m) of stocks (n,) or (n, m) (money of step 0) in the window, in real numbers."""
+        return (x.reshape(-1, len(self.shape)) - self.offset) / self.mesh - self.low
 
     def solve(
         self,
@@ -57,18 +72,21 @@ class Window:
     ) -> None:
         """Sweep back from ``steps``; ``bound`` chooses the least (0) or greatest (1) return of the rest."""
         problem, mdp = self.problem, self.problem.mdp
-        shifts = [_shift(problem, self.mesh, t, rounding) for t in (range(steps) if mdp.gamma < 1 else [0])]
+        shifts = [
+            _flat(_shift(problem, self.mesh, t, rounding), self.strides)
+            for t in (range(steps) if mdp.gamma < 1 else [0])
+        ]
         pad = int(max(np.abs(s).max(initial=0) for s in shifts)) + 1
         succ = np.where(mdp.terminated, mdp.n_states, mdp.next_state).astype(np.int32)
         width = _kernels.row_width(self.count, pad)
         x = self.stocks(-pad, width - pad)
         value = np.empty((mdp.n_states + 1, width))
-        value[:] = problem.objective.utility(x)
+        value[:] = problem.utility(x)
         if rest is not None:
             scale = mdp.gamma**steps
             live = np.flatnonzero(~mdp.terminal)
             low, high = x + scale * rest[0][live, None], x + scale * rest[1][live, None]
-            value[live] = problem.objective.range_on(low, high)[bound]
+            value[live] = problem.objective.range_on(low, high, mdp.reward_dim)[bound]
         out = np.empty_like(value)
         out[:] = value[-1]
         self.policy = (
@@ -104,7 +122,7 @@ class Window:
     def _outside(self, x: Floats, t: int, left: int) -> Floats:
         """Values beyond the window: saturated, or NaN where no reachable stock looks."""
         problem, mdp = self.problem, self.problem.mdp
-        if problem.saturation is None:
+        if not isinstance(problem.saturation, Saturation):
             values = np.full((mdp.n_states, len(x)), np.nan)
         else:
             scale = mdp.gamma**t
@@ -115,8 +133,18 @@ class Window:
             if problem.saturation.slopes is not None:
                 values = scale * values
             values[side == 0] = np.nan
-        values[mdp.terminal] = problem.objective.utility(x)
+        values[mdp.terminal] = problem.utility(x)
         return values
+
+
+def strides(shape: Ints) -> Ints:
+    """Distance in the row between neighbors along each axis."""
+    return np.append(np.cumprod(shape[:0:-1])[::-1], 1).astype(np.int64)
+
+
+def _flat(shift: NDArray[np.int32], stride: Ints) -> NDArray[np.int32]:
+    """Shifts along the row (n,) of shifts of the components (n,) or (n, m)."""
+    return np.asarray(shift.reshape(-1, len(stride)) @ stride, dtype=np.int32)
 
 
 def _shift(problem: Problem, mesh: float, t: int, rounding: Rounding) -> NDArray[np.int32]:
@@ -129,27 +157,35 @@ def _shift(problem: Problem, mesh: float, t: int, rounding: Rounding) -> NDArray
     return np.rint(steps).astype(np.int32)
 
 
-def reach(problem: Problem, stocks: Floats, steps: int) -> tuple[float, float]:
-    """Range of stocks (money of step 0) that can matter: reachable and, at some state and step, not saturated."""
+def reach(problem: Problem, stocks: Floats, steps: int) -> tuple[Floats, Floats]:
+    """Range (m,) of stocks (money of step 0) that can matter: reachable and, at some state and step, not saturated."""
     mdp = problem.mdp
     weights = float(np.sum(mdp.gamma ** np.arange(steps)))
-    low = float(stocks.min()) + weights * min(0.0, float(mdp.reward.min(initial=0.0)))
-    high = float(stocks.max()) + weights * max(0.0, float(mdp.reward.max(initial=0.0)))
-    if problem.saturation is not None and problem.saturation.linear:
-        return float(stocks.min()), float(stocks.min())
-    if problem.saturation is not None:
+    reward, rows = mdp.reward.reshape(-1, mdp.reward_dim), stocks.reshape(-1, mdp.reward_dim)
+    low = rows.min(axis=0) + weights * reward.min(axis=0, initial=0.0)
+    high = rows.max(axis=0) + weights * reward.max(axis=0, initial=0.0)
+    if isinstance(problem.saturation, Saturation):
+        if problem.saturation.linear:
+            return rows.min(axis=0), rows.min(axis=0)
         scale = mdp.gamma ** np.arange(len(problem.saturation.least))[::-1, None]
-        low = max(low, float((-problem.saturation.greatest * scale).min()))
-        high = min(high, float((-problem.saturation.least * scale).max()))
-    return low, max(low, high)
+        low = np.maximum(low, float((-problem.saturation.greatest * scale).min()))
+        high = np.minimum(high, float((-problem.saturation.least * scale).max()))
+    return low, np.maximum(low, high)
+
+
+def window_cells(problem: Problem, mesh: float, stocks: Floats, steps: int) -> float:
+    """Number of stocks of an exact lattice."""
+    low, high = reach(problem, stocks, steps)
+    return float(np.prod((high - low) / mesh + 3))
 
 
 def window_bytes(problem: Problem, mesh: float, stocks: Floats, steps: int) -> float:
     """Memory of an exact lattice: two layers of values and the policy."""
     low, high = reach(problem, stocks, steps)
-    count = (high - low) / mesh + 3
-    pad = float(np.abs(problem.mdp.reward).max(initial=0.0)) / mesh + 1
-    states = problem.mdp.n_states
+    shape = (high - low) / mesh + 3
+    largest = np.abs(problem.mdp.reward.reshape(-1, problem.mdp.reward_dim)).max(axis=0, initial=0.0) / mesh + 1
+    pad = float(largest @ np.append(np.cumprod(shape[:0:-1])[::-1], 1.0))
+    states, count = problem.mdp.n_states, float(np.prod(shape))
     return states * count * steps + 16 * (states + 1) * (count + 2 * pad)
 
 
@@ -171,17 +207,18 @@ class WindowTable:
     @classmethod
     def exact_lattice(cls, problem: Problem, mesh: float, stocks: Floats, horizon: int) -> WindowTable:
         """Gamma = 1 and rewards in multiples of ``mesh``: one window for each offset of the stocks from the lattice."""
-        offset = stocks - np.rint(stocks / mesh) * mesh
+        rows = stocks.reshape(-1, problem.mdp.reward_dim)
+        offset = rows - np.rint(rows / mesh) * mesh
         offset[np.abs(offset) <= _SLACK * mesh] = 0.0
-        ordered = np.sort(offset)
+        _, distinct = np.unique(np.rint(offset / (_SLACK * mesh)), axis=0, return_index=True)
         windows = []
         low, high = reach(problem, stocks, horizon)
-        first, last = int(np.floor(low / mesh)) - 1, int(np.ceil(high / mesh)) + 1
-        for one in ordered[np.concatenate([[True], np.diff(ordered) > _SLACK * mesh])]:
-            window = Window(problem, float(one), mesh, first, last - first + 1)
+        first, last = np.floor(low / mesh).astype(np.int64) - 1, np.ceil(high / mesh).astype(np.int64) + 1
+        for one in offset[distinct]:
+            window = Window(problem, one, mesh, first, last - first + 1)
             window.solve(horizon, horizon, "exact", None, 0, with_policy=True)
             windows.append((window, window))
-        rung = f"exact: lattice of {last - first + 1} stocks with mesh {mesh:.6g}, {horizon} sweeps"
+        rung = f"exact: lattice of {_sizes(windows[0][0])} stocks with mesh {mesh:.6g}, {horizon} sweeps"
         return cls(problem, windows, horizon, horizon, "exact", 0.0, rung)
 
     # ------------------------------------------------------------- reading
@@ -191,7 +228,7 @@ class WindowTable:
         if len(self.windows) == 1:
             return np.zeros(len(x), dtype=np.int64)
         places = np.stack([window.place(x) for window, _ in self.windows])
-        return np.asarray(np.abs(places - np.rint(places)).argmin(axis=0))
+        return np.asarray(np.abs(places - np.rint(places)).max(axis=2).argmin(axis=0))
 
     def _index(self, window: Window, x: Floats, up: bool = False) -> tuple[Ints, Bools]:
         """Index of each ``x`` in a window, and whether it is one of the window's stocks (or may be rounded to one)."""
@@ -199,15 +236,16 @@ class WindowTable:
         index = np.rint(place)
         if self.rounding == "down":
             index = np.ceil(place - _SLACK) if up else np.floor(place + _SLACK)
-        on = (index >= 0) & (index < window.count)
+        on = (index >= 0) & (index < window.shape)
         if self.rounding == "exact":
             on &= np.abs(place - index) <= _NEAR + 1e-12 * np.abs(place + window.low)
-        return np.where(on, index, 0).astype(np.int64), on
+        inside = np.asarray(on.all(axis=1))
+        return np.where(inside, index @ window.strides, 0).astype(np.int64), inside
 
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
         problem = self.problem
         left = self.horizon or 0
-        lower, upper = problem.objective.utility(stock), problem.objective.utility(stock)
+        lower, upper = problem.utility(stock), problem.utility(stock)
         live = np.flatnonzero(~problem.mdp.terminal[state])
         side = problem.side(state[live], problem.units.key(stock[live]), left)
         if problem.saturation is not None:
@@ -223,7 +261,7 @@ class WindowTable:
             upper[mine] = above.values[state[mine], up] + self.error
         if self.returns is not None:  # no bound need be worse than the utility's own range
             least, greatest = (stock[live] + r[state[live]] for r in self.returns)
-            low, high = problem.objective.range_on(least, greatest)
+            low, high = problem.objective.range_on(least, greatest, problem.mdp.reward_dim)
             lower[live], upper[live] = np.maximum(lower[live], low), np.minimum(upper[live], high)
         return lower, upper
 
@@ -272,7 +310,7 @@ def rounded_window(
     """Certified bounds from rounded shifts, on as fine a mesh as ``tol`` asks for or the memory allows."""
     mdp = problem.mdp
     low, high = reach(problem, stocks, steps)
-    low, high = low - 1e-9 * (1 + abs(low)), high + 1e-9 * (1 + abs(high))
+    low, high = low - 1e-9 * (1 + np.abs(low)), high + 1e-9 * (1 + np.abs(high))
     monotone = problem.objective.nondecreasing
     lipschitz = problem.objective.lipschitz_on(low, high)
     if not monotone and lipschitz is None:
@@ -280,18 +318,21 @@ def rounded_window(
             f"{problem.objective!r} has too many reachable stocks for an exact table and no Lipschitz constant, so "
             "rounding could not be certified; declare lipschitz=, shorten the horizon, or raise memory="
         )
-    most = int(min(memory / (mdp.n_states * (steps + 48.0)), _WORK / (steps * max(1, mdp.n_outcomes)))) - 2 * steps - 6
-    if most < 64:
+    work = _WORK if mdp.reward_dim == 1 else _WORK / 8  # the rows of boxes are too long for the caches
+    room = min(memory / (mdp.n_states * (steps + 48.0)), work / (steps * max(1, mdp.n_outcomes)))
+    most = int(room ** (1 / mdp.reward_dim)) - 2 * steps - 6  # along the longest axis of the window
+    if most < 64 / mdp.reward_dim:
         raise MemoryLimitError(
             f"even a coarse grid of stocks for {mdp.n_states} states and {steps} steps needs more than "
             f"{memory / 2**20:.0f} MiB or too much work; raise memory=, shorten the horizon, or use fewer states"
         )
-    cells = min(most, 1024)
+    cells = min(most, 1024 if mdp.reward_dim == 1 else 64)
     while True:
         table = _round_once(problem, stocks, steps, horizon, rest, (low, high), cells, lipschitz)
         if cells >= most:
             return table
-        lower, upper = table.bounds(np.repeat(np.arange(mdp.n_states), len(stocks)), np.tile(stocks, mdp.n_states))
+        every = np.tile(np.arange(len(stocks)), mdp.n_states)
+        lower, upper = table.bounds(np.repeat(np.arange(mdp.n_states), len(stocks)), stocks[every])
         size = float(np.abs(lower).max(initial=0.0))
         if float((upper - lower).max()) <= (ENOUGH * size if tol is None else tol):
             return table
@@ -307,13 +348,13 @@ _WORK = 3e9
 
 def _round_once(
     problem: Problem, stocks: Floats, steps: int, horizon: int | None, rest: Rest | None,
-    span: tuple[float, float], cells: int, lipschitz: float | None,
+    span: tuple[Floats, Floats], cells: int, lipschitz: float | None,
 ) -> WindowTable:  # fmt: skip
-    mesh = max((span[1] - span[0]) / cells, 1e-300)
-    offset = float(stocks[0])
+    mesh = max(float((span[1] - span[0]).max()) / cells, 1e-300)
+    offset = np.atleast_1d(stocks[0])
     # Rounding moves a path by at most one cell a step beyond the reachable stocks.
-    first = int(np.floor((span[0] - offset) / mesh)) - steps - 2
-    last = int(np.ceil((span[1] - offset) / mesh)) + steps + 2
+    first = np.floor((span[0] - offset) / mesh).astype(np.int64) - steps - 2
+    last = np.ceil((span[1] - offset) / mesh).astype(np.int64) + steps + 2
     monotone = problem.objective.nondecreasing
 
     def window(rounding: Rounding, bound: int, with_policy: bool) -> Window:
@@ -330,10 +371,10 @@ def _round_once(
         upper = window("nearest", 1, False) if rest is not None else lower
         moved = sum(_largest_miss(problem, mesh, t) for t in range(steps))
         place = lower.place(stocks)
-        moved += mesh * float(np.abs(place - np.rint(place)).max())
+        moved += mesh * float(_length(problem, place - np.rint(place)).max())
         assert lipschitz is not None
         error, kind = lipschitz * moved, "nearest"
-    rung = f"certified: {last - first + 1} stocks rounded to a mesh of {mesh:.3g}, {steps} sweeps"
+    rung = f"certified: {_sizes(lower)} stocks rounded to a mesh of {mesh:.3g}, {steps} sweeps"
     if rest is None:
         ranges = (return_range_by_step(problem.mdp, sign, steps)[-1] for sign in (-1.0, 1.0))
         rest = -next(ranges), next(ranges)
@@ -342,12 +383,19 @@ def _round_once(
 
 def _largest_miss(problem: Problem, mesh: float, t: int) -> float:
     step = problem.mdp.gamma**t * problem.mdp.reward
-    return float(np.abs(step - mesh * _shift(problem, mesh, t, "nearest")).max(initial=0.0))
+    miss = step - mesh * _shift(problem, mesh, t, "nearest")
+    return float(_length(problem, miss.reshape(-1, problem.mdp.reward_dim)).max(initial=0.0))
+
+
+def _length(problem: Problem, x: Floats) -> Floats:
+    """Lengths (n,) of vectors (n, m) in the norm of the objective."""
+    return problem.objective.length(x, 2)
+
+
+def _sizes(window: Window) -> str:
+    return " x ".join(str(n) for n in window.shape)
 
 
 def _refuse(state: Ints, stock: Floats, t: int, unknown: Bools) -> None:
     if unknown.any():
-        raise InvalidArgumentError(
-            f"stock {stock[unknown][0]:.12g} at state {state[unknown][0]}, step {t} cannot be reached from the stocks "
-            "this problem was solved for; solve again with this stock in stock="
-        )
+        raise unknown_stock(state[unknown][0], stock[unknown][0], t)

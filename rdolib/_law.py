@@ -1,4 +1,4 @@
-"""The exact law of the return of a stock-augmented policy, by pushing mass forward step by step.
+"""The exact law of the return of a policy, by pushing mass forward step by step.
 
 Mass sits on (state, stock); the return so far, in the money of step 0, travels with it. Equal (state, stock) merge,
 and then so do their returns, because ``c_0 + G_0 = gamma**t (c_t + G_t)``.
@@ -11,35 +11,63 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rdolib._atoms import merge_vectors
+from rdolib._behavior import Behavior, behavior_of
 from rdolib._graph import ranges, total
+from rdolib._interned import InternedUnits
 from rdolib._reachable import code
 from rdolib._tables import Table
 from rdolib.distributions import Distribution
-from rdolib.errors import NotOptimizableError
+from rdolib.errors import MemoryLimitError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.stock import SAME, Units
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 LEFTOVER = 1e-12  # probability that may still be on its way when an endless law is cut
 _CHECK = 2000  # steps after which mass that has not moved towards an end is taken to go on for ever
 _MOST_ATOMS = 60_000
+_MOST_NODES = 3_000_000  # places of mass after which a law that may not be merged is given up
 
 
 @dataclass(frozen=True)
 class _Mass:
     state: Ints
     key: Floats
-    earned: Floats  # return so far
+    earned: Floats  # return so far, (n,) or (n, m)
     prob: Floats
+
+    def take(self, index: Bools | Ints) -> _Mass:
+        return _Mass(self.state[index], self.key[index], self.earned[index], self.prob[index])
+
+
+class Counter:
+    """How stocks and rewards of an MDP are counted along the way."""
+
+    def __init__(self, mdp: MDP, stock: Floats) -> None:
+        units = Units.of(mdp, stock)
+        self.units = units if mdp.reward_dim == 1 else InternedUnits(units, mdp.reward_dim)
+        reward = mdp.reward / units.mesh
+        self.reward = np.rint(reward) if units.exact else reward
+        self.mdp = mdp
+        # Integers in mesh units, so that no error builds up.
+        self.whole = mdp.gamma == 1 and units.exact
+        self.mesh = units.mesh
+
+    def earn(self, earned: Floats, outcome: Ints, t: int) -> Floats:
+        """Returns so far after one more step."""
+        if self.whole:
+            return np.asarray((np.rint(earned / self.mesh) + self.reward[outcome]) * self.mesh)
+        return np.asarray(earned + self.mdp.gamma**t * self.mdp.reward[outcome])
 
 
 def law_of_return(
     mdp: MDP,
-    table: Table,
+    policy: Table | Behavior,
     start: Floats,
-    stock: float,
+    stock: float | Floats,
     horizon: int | None,
 ) -> Distribution:
     """Law of ``G_0`` from the state distribution ``start`` (S,) and one initial stock.
@@ -50,42 +78,38 @@ def law_of_return(
     matters no more are merged, which keeps the objective's value; under a certified one any may be: the law is then,
     to within that error, the law of a policy that remembers its stock as coarsely as the merging does.
     """
-    units = Units.of(mdp, np.array([stock]))
-    reward = mdp.reward / units.mesh
-    if units.exact:
-        reward = np.rint(reward)
+    behavior: Behavior = policy if hasattr(policy, "pairs") else behavior_of(mdp, policy)  # type: ignore[assignment]
+    initial = np.asarray(stock, dtype=np.float64).reshape((1, -1) if mdp.reward_dim > 1 else (1,))
+    counter = Counter(mdp, initial)
+    units = counter.units
     state = np.flatnonzero(start > 0)
-    key = np.broadcast_to(units.key(np.array(stock)), state.shape).astype(np.float64)
-    mass = _Mass(state, key, np.zeros(len(state)), start[state])
+    key = np.repeat(units.key(initial), len(state))
+    mass = _Mass(state, key, np.zeros((len(state), *initial.shape[1:])), start[state])
     ends: list[tuple[Floats, Floats]] = []
-    largest = float(np.abs(mdp.reward).max(initial=0.0))
-    w1_error = 0.0
+    largest = largest_reward(mdp)
+    w1_error, left = 0.0, 0.0
     t, before = 0, np.inf
     while len(mass.state):
         over = mdp.terminal[mass.state]
         if horizon is None:
-            over |= table.rests(mass.state, units.stock(mass.key))
+            over = over | behavior.rests(mass.state, units.stock(mass.key))
         if over.any():
             ends.append((mass.earned[over], mass.prob[over]))
-            mass = _Mass(mass.state[~over], mass.key[~over], mass.earned[~over], mass.prob[~over])
+            mass = mass.take(~over)
         left = float(mass.prob.sum())
         rest = mdp.gamma**t * largest / (1 - mdp.gamma) if mdp.gamma < 1 else np.inf
-        # Under a certified table the law is approximate anyway: what is left may then double its error.
-        small = SAME * largest if table.exact else max(SAME * largest, w1_error)
+        # Where merging is allowed the law is approximate anyway: what is left may then double its error.
+        small = SAME * largest if behavior.exact else max(SAME * largest, w1_error)
         if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= small)):
             break
         if horizon is None and mdp.gamma == 1 and t % _CHECK == 0:
-            if left > before * (1 - 1e-9):
-                raise NotOptimizableError(
-                    f"under this plan the return goes on for ever with probability about {left:.6g}, so it has no law; "
-                    "the plan's value holds all the same (pass horizon= for a law)"
-                )
+            _require_progress(left, before)
             before = left
         if len(mass.state) > _MOST_ATOMS:
-            side = table.side(mass.state, units.stock(mass.key), t)
-            mass, moved = _thin(mass, side, np.ones(len(side), dtype=np.bool_) if not table.exact else side != 0)
+            side = behavior.side(mass.state, units.stock(mass.key), t)
+            mass, moved = _thin(mass, units, side, side != 0 if behavior.exact else np.ones(len(side), dtype=np.bool_))
             w1_error += moved
-        mass, ended = _push(mdp, units, reward, mass, table, t)
+        mass, ended = _push(mdp, counter, mass, behavior, t)
         ends.append(ended)
         t += 1
     if len(mass.state):
@@ -102,54 +126,74 @@ def law_of_return(
     return Distribution(earned, prob / prob.sum(), leftover=left, w1_error=w1_error)
 
 
-def _push(
-    mdp: MDP, units: Units, reward: Floats, mass: _Mass, table: Table, t: int
-) -> tuple[_Mass, tuple[Floats, Floats]]:
+def largest_reward(mdp: MDP) -> float:
+    """The largest reward in absolute value, or in the 2-norm."""
+    size = np.abs(mdp.reward) if mdp.reward_dim == 1 else np.linalg.norm(mdp.reward, axis=1)
+    return float(size.max(initial=0.0))
+
+
+def _require_progress(left: float, before: float) -> None:
+    if left > before * (1 - 1e-9):
+        raise NotOptimizableError(
+            f"under this plan the return goes on for ever with probability about {left:.6g}, so it has no law; "
+            "the plan's value holds all the same (pass horizon= for a law)"
+        )
+
+
+def _push(mdp: MDP, counter: Counter, mass: _Mass, behavior: Behavior, t: int) -> tuple[_Mass, tuple[Floats, Floats]]:
     """One step: the mass that goes on, and the returns and probabilities of what has ended."""
-    pair = mdp.pair_index(mass.state, table.action(mass.state, units.stock(mass.key), t))
+    pair, place, weight = behavior.pairs(mass.state, counter.units.stock(mass.key), t)
     outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
-    prob = mass.prob[owner] * mdp.prob[outcome]
-    earned = mass.earned[owner] + mdp.gamma**t * mdp.reward[outcome]
-    if mdp.gamma == 1 and units.exact:  # integers in mesh units, so that no error builds up
-        earned = units.stock(np.rint(mass.earned[owner] / units.mesh) + reward[outcome])
+    if len(outcome) > _MOST_NODES:
+        raise MemoryLimitError(
+            f"after {t} steps the exact law has {len(mass.state)} atoms on their way; pass a shorter horizon=, or "
+            "evaluate with representation=QuantileGrid(n) or CategoricalGrid(low, high, n)"
+        )
+    place, weight = place[owner], weight[owner]
+    prob = mass.prob[place] * weight * mdp.prob[outcome]
+    earned = counter.earn(mass.earned[place], outcome, t)
     ended = mdp.terminated[outcome]
     on = ~ended
-    state, key = (
-        mdp.next_state[outcome[on]].astype(np.int64),
-        units.step(mass.key[owner[on]], reward[outcome[on]]),
-    )
+    state = mdp.next_state[outcome[on]].astype(np.int64)
+    key = counter.units.step(mass.key[place[on]], counter.reward[outcome[on]])
     _, first, inverse = np.unique(code(state, key), return_index=True, return_inverse=True)
     merged = _Mass(state[first], key[first], earned[on][first], total(inverse, prob[on], len(first)))
     return merged, _merge(earned[ended], prob[ended])
 
 
 def _merge(value: Floats, prob: Floats) -> tuple[Floats, Floats]:
+    if value.ndim > 1:
+        return merge_vectors(value, prob) if len(value) else (value, prob)
     distinct, inverse = np.unique(value, return_inverse=True)
     return distinct, total(inverse, prob, len(distinct))
 
 
-def _thin(mass: _Mass, side: NDArray[np.int8], mergeable: NDArray[np.bool_]) -> tuple[_Mass, float]:
+def _thin(mass: _Mass, units: Units | InternedUnits, side: NDArray[np.int8], mergeable: Bools) -> tuple[_Mass, float]:
     """Merge neighbors of one state and one side into their mean, where that is allowed; how far they moved (W1)."""
     if not mergeable.any():
         return mass, 0.0
-    state, key = mass.state[mergeable], mass.key[mergeable]
-    earned, prob = mass.earned[mergeable], mass.prob[mergeable]
-    cells = max(1.0, _MOST_ATOMS / (2 * len(np.unique(state))))
-    width = max(float(np.ptp(earned)) / cells, np.finfo(float).tiny)
-    cell = np.floor(earned / width) * 3 + side[mergeable]
-    _, first, group = np.unique(code(state, cell), return_index=True, return_inverse=True)
-    weight = total(group, prob, len(first))
+    part = mass.take(mergeable)
+    earned = part.earned.reshape(len(part.state), -1)
+    cells = max(1.0, (_MOST_ATOMS / (2 * len(np.unique(part.state)))) ** (1 / earned.shape[1]))
+    width = np.maximum(np.ptp(earned, axis=0) / cells, np.finfo(float).tiny)
+    cell = np.column_stack([part.state, side[mergeable], np.floor(earned / width)])
+    _, first, group = np.unique(cell, axis=0, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    weight = total(group, part.prob, len(first))
 
     def average(x: Floats) -> Floats:
-        return total(group, prob * x, len(first)) / weight
+        columns = [total(group, part.prob * column, len(first)) / weight for column in x.reshape(len(x), -1).T]
+        return np.stack(columns, axis=-1).reshape(len(first), *x.shape[1:])
 
-    mean = average(earned)
-    moved = float(prob @ np.abs(earned - mean[group]))
-    kept = ~mergeable
+    mean = average(part.earned)
+    moved = float(part.prob @ np.linalg.norm(earned - mean.reshape(len(first), -1)[group], axis=1))
+    scalar = isinstance(units, Units)
+    key = average(part.key) if scalar else units.key(average(units.stock(part.key)))
+    kept = mass.take(~mergeable)
     merged = _Mass(
-        np.concatenate([mass.state[kept], state[first]]),
-        np.concatenate([mass.key[kept], average(key)]),
-        np.concatenate([mass.earned[kept], mean]),
-        np.concatenate([mass.prob[kept], weight]),
+        np.concatenate([kept.state, part.state[first]]),
+        np.concatenate([kept.key, key]),
+        np.concatenate([kept.earned, mean]),
+        np.concatenate([kept.prob, weight]),
     )
     return merged, moved

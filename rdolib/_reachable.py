@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from rdolib import _graph
 from rdolib._graph import Graph, ranges
+from rdolib._interned import InternedUnits
 from rdolib.errors import InvalidArgumentError
 from rdolib.mdp import MDP
 from rdolib.objectives import ExpectedUtility
-from rdolib.stock import Saturation, Units, resting_pairs
+from rdolib.stock import OrthantSaturation, Saturation, Units, resting_pairs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,6 +30,7 @@ Codes = NDArray[np.complex128]  # state + 1j * key: numpy sorts complex numbers 
 _PATIENCE = 50_000_000  # node insertions after which a set that keeps growing is given up: half a second
 BYTES_PER_OUTCOME = 120  # of a node, while the graph is built
 SAME_STOCK = 1e-11  # a stock whose value is asked for may differ from a node's by this much, relative
+_MET = 1e-12  # bounds this close are equal
 QUERY = 1e-9  # and a stock at which an action is asked for by this much: simulated stocks drift
 
 
@@ -55,12 +57,15 @@ def find(codes: Codes, state: Ints, key: Floats, tolerance: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class Problem:
-    """What the layers and the endless graph share: an MDP with a scalar reward, a utility, and units of stock."""
+    """What the layers and the endless graph share: an MDP, a utility, and units of stock.
+
+    Stocks are (n,), or (n, m) for vector rewards; their keys are (n,) in both cases.
+    """
 
     mdp: MDP
     objective: ExpectedUtility
-    units: Units
-    saturation: Saturation | None  # None for a utility that does not saturate
+    units: Units | InternedUnits
+    saturation: Saturation | OrthantSaturation | None  # None for a utility that does not saturate
 
     @property
     def outcome_reward(self) -> Floats:
@@ -78,10 +83,38 @@ class Problem:
         stock = self.units.stock(key)
         if self.objective.degree is None:
             stock = self.mdp.gamma**t * stock
-        return self.objective.utility(stock)
+        return self.utility(stock)
 
-    def tolerance(self, stock: Floats, relative: float) -> Floats:
-        """How far, in keys, a stock may be from a node and still be that node's."""
+    def utility(self, stock: Floats) -> Floats:
+        """The utility of stocks (n,) or (n, m)."""
+        return self.objective.utility(stock, self.mdp.reward_dim)
+
+    def locate(self, codes: Codes, state: Ints, stock: Floats, left: int, relative: float) -> Ints:
+        """Index of the node of each (state, stock), -1 where there is none; stocks may have drifted by rounding."""
+        stock = self.clamp(state, stock, left)
+        index = find(codes, state, self.units.key(stock), self._tolerance(stock, relative))
+        lost = np.flatnonzero(index < 0)
+        if isinstance(self.units, InternedUnits) and len(lost):
+            for keys in self.units.candidates(stock[lost], relative):
+                index[lost] = np.where(
+                    index[lost] < 0, find(codes, state[lost], keys, np.zeros(len(lost))), index[lost]
+                )
+        return index
+
+    def clamp(self, state: Ints, stock: Floats, left: int) -> Floats:
+        """Stocks with what matters no more at these states made equal."""
+        return self.saturation.clamp(state, stock, left) if isinstance(self.saturation, OrthantSaturation) else stock
+
+    def clamped(self, state: Ints, key: Floats, left: int) -> Floats:
+        """The same for keys."""
+        if not isinstance(self.saturation, OrthantSaturation):
+            return key
+        return self.units.key(self.clamp(state, self.units.stock(key), left))
+
+    def _tolerance(self, stock: Floats, relative: float) -> Floats:
+        """How far, in keys, a scalar stock may be from a node and still be that node's."""
+        if isinstance(self.units, InternedUnits):
+            return np.zeros(len(stock))
         drift = relative * np.maximum(1.0, np.abs(stock)) / self.units.mesh
         return np.maximum(drift, 0.5) if self.units.exact else drift
 
@@ -100,9 +133,9 @@ class Problem:
 
 
 class _Expansion:
-    """All outcomes of all actions at some nodes."""
+    """All outcomes of all actions at some nodes; ``left``: steps left after them."""
 
-    def __init__(self, problem: Problem, codes: Codes) -> None:
+    def __init__(self, problem: Problem, codes: Codes, left: int) -> None:
         mdp = problem.mdp
         state, key = codes.real.astype(np.int64), codes.imag
         self.pair, pair_node = ranges(mdp.pair_ptr[state], mdp.pair_ptr[state + 1])
@@ -110,14 +143,15 @@ class _Expansion:
         outcome, self.owner = ranges(mdp.outcome_ptr[self.pair], mdp.outcome_ptr[self.pair + 1])
         self.prob = mdp.prob[outcome]
         self.state = mdp.next_state[outcome].astype(np.int64)
-        self.key = problem.units.step(key[pair_node[self.owner]], problem.outcome_reward[outcome])
+        step = problem.units.step(key[pair_node[self.owner]], problem.outcome_reward[outcome])
+        self.key = problem.clamped(self.state, step, left)
         self.ended = mdp.terminated[outcome]
 
 
 def _starts(problem: Problem, states: Ints, keys: Floats, left: int) -> Codes:
     """Nodes of all (state, key) that need one: not terminal, not saturated."""
     state = np.repeat(states[~problem.mdp.terminal[states]], len(keys))
-    key = np.tile(keys, len(state) // max(1, len(keys)))
+    key = problem.clamped(state, np.tile(keys, len(state) // max(1, len(keys))), left)
     keep = problem.side(state, key, left) == 0
     return np.unique(code(state[keep], key[keep]))
 
@@ -133,7 +167,7 @@ def close(problem: Problem, states: Ints, keys: Floats, memory: int) -> Codes | 
     nodes = frontier = _starts(problem, states, keys, 0)
     while len(frontier):
         work += len(nodes)
-        step = _Expansion(problem, frontier)
+        step = _Expansion(problem, frontier, 0)
         stays = ~step.ended
         stays[stays] = problem.side(step.state[stays], step.key[stays], 0) == 0
         found = np.unique(code(step.state[stays], step.key[stays]))
@@ -150,6 +184,14 @@ def layers(
     problem: Problem, states: Ints, keys: Floats, depth: int, horizon: int | None, memory: int
 ) -> list[Codes] | None:
     """Nodes reachable at steps 0, 1, ..., depth - 1; None when they do not fit into the memory."""
+    nodes = first_layers(problem, states, keys, depth, horizon, memory)
+    return nodes if len(nodes) == depth else None
+
+
+def first_layers(
+    problem: Problem, states: Ints, keys: Floats, depth: int, horizon: int | None, memory: int
+) -> list[Codes]:
+    """As many layers as fit into the memory, at most ``depth``."""
     limit = _limit(problem, memory)
 
     def left(t: int) -> int:
@@ -158,13 +200,14 @@ def layers(
     nodes = [_starts(problem, states, keys, left(0))]
     total = len(nodes[0])
     for t in range(1, depth):
-        step = _Expansion(problem, nodes[-1])
+        step = _Expansion(problem, nodes[-1], left(t))
         stays = ~step.ended
         stays[stays] = problem.side(step.state[stays], step.key[stays], left(t)) == 0
-        nodes.append(np.unique(code(step.state[stays], step.key[stays])))
-        total += len(nodes[-1])
+        new = np.unique(code(step.state[stays], step.key[stays]))
+        total += len(new)
         if total > limit:
-            return None
+            break
+        nodes.append(new)
     return nodes
 
 
@@ -189,7 +232,7 @@ class ReachableTable:
         table.rung = f"exact: {len(nodes)} reachable (state, stock) pairs" if len(nodes) else "exact: no stock matters"
         graph = table._graph_of(0, None)
         value, choice = _graph.solve(graph, discounted=problem.factor < 1)
-        table._store([value], [choice])
+        table.store([value], [choice])
         return table
 
     @classmethod
@@ -217,26 +260,52 @@ class ReachableTable:
             sides.append(values[::-1])
             if bound == 0:
                 kept = choices[::-1]
-        table._store(sides[0], kept, sides[-1])
+        table.store(sides[0], kept, sides[-1])
+        if rest is not None:
+            apart = table.upper[0] - table.values[0]
+            table.exact = bool((apart <= _MET * np.maximum(1.0, np.abs(table.values[0]))).all())
+        if not table.exact:
+            table.rung = f"certified: {count} reachable (state, stock) pairs over {len(nodes)} steps, the rest bounded"
         return table
 
     def _graph_of(
         self, t: int, following: Floats | None, rest: tuple[Floats, Floats] | None = None, bound: int = 0
     ) -> Graph:
         """Graph of layer ``t``; its successors are the same nodes (endless) or the solved layer ``following``."""
+        step, worth, inner, target = self.outcomes(t, following, rest, bound)
+        weight = self.problem.factor * step.prob
+        n_pairs = len(step.pair)
+        edge_ptr = np.zeros(n_pairs + 1, dtype=np.int64)
+        np.cumsum(np.bincount(step.owner[inner], minlength=n_pairs), out=edge_ptr[1:])
+        graph = Graph(
+            pair_ptr=np.concatenate([[0], np.cumsum(step.pair_count)]),
+            base=_graph.total(step.owner, weight * worth, n_pairs),
+            leaks=np.bincount(step.owner[~inner], minlength=n_pairs) > 0,
+            edge_ptr=edge_ptr,
+            edge_to=target.astype(np.int32),
+            edge_weight=weight[inner],
+            stop=np.full(len(self.nodes[t]), -np.inf),
+        )
+        if self.endless:
+            self._allow_stops(graph)
+        return graph
+
+    def outcomes(
+        self, t: int, following: Floats | None, rest: tuple[Floats, Floats] | None = None, bound: int = 0
+    ) -> tuple[_Expansion, Floats, Bools, Ints]:
+        """All outcomes of layer ``t``: what each is worth; which lead to unsolved nodes (worth 0), and to which."""
         problem = self.problem
-        step = _Expansion(problem, self.nodes[t])
+        left = 0 if self.horizon is None else self.horizon - t - 1
+        step = _Expansion(problem, self.nodes[t], left)
         worth = np.zeros(len(step.state))
         last = not self.endless and t == len(self.nodes) - 1
-        left = 0 if self.horizon is None else self.horizon - t - 1
-        ended = step.ended
-        worth[ended] = problem.payoff(step.key[ended], t + 1)
-        on = np.flatnonzero(~ended)
-        if last and rest is not None:
-            worth[on] = self._rest_payoff(step, on, t + 1, rest, bound)
-            on = on[:0]
-        elif last:
-            worth[on] = problem.payoff(step.key[on], t + 1)
+        worth[step.ended] = problem.payoff(step.key[step.ended], t + 1)
+        on = np.flatnonzero(~step.ended)
+        if last:
+            cut = (
+                problem.payoff(step.key[on], t + 1) if rest is None else self._rest_payoff(step, on, t + 1, rest, bound)
+            )
+            worth[on] = cut
             on = on[:0]
         if problem.saturation is not None:
             side = problem.side(step.state[on], step.key[on], left)
@@ -244,42 +313,23 @@ class ReachableTable:
             stock = problem.units.stock(step.key[on[done]])
             worth[on[done]] = problem.saturation.value(step.state[on[done]], stock, side[done], left)
             on = on[~done]
-        weight = problem.factor * step.prob
+        codes = self.nodes[t if self.endless else min(t + 1, len(self.nodes) - 1)]
+        target = np.searchsorted(codes, code(step.state[on], step.key[on]))
         inner = np.zeros(len(worth), dtype=np.bool_)
-        inner[on] = True
-        target = np.searchsorted(self.nodes[t if self.endless else min(t + 1, len(self.nodes) - 1)],
-                                 code(step.state[on], step.key[on]))  # fmt: skip
-        n_pairs = len(step.pair)
-        stop = np.full(len(self.nodes[t]), -np.inf)
-        edge_ptr = np.zeros(n_pairs + 1, dtype=np.int64)
-        base = _graph.total(step.owner, weight * worth, n_pairs)
         if self.endless:
-            np.cumsum(np.bincount(step.owner[inner], minlength=n_pairs), out=edge_ptr[1:])
-            edges, edge_weight = target.astype(np.int32), weight[inner]
-        else:
-            if following is not None and len(on):
-                base += _graph.total(step.owner[inner], weight[inner] * following[target], n_pairs)
-            edges, edge_weight = np.empty(0, dtype=np.int32), np.empty(0)
-        graph = Graph(
-            pair_ptr=np.concatenate([[0], np.cumsum(step.pair_count)]),
-            base=base,
-            leaks=np.bincount(step.owner[~inner], minlength=n_pairs) > 0,
-            edge_ptr=edge_ptr,
-            edge_to=edges,
-            edge_weight=edge_weight,
-            stop=stop,
-        )
-        if self.endless:
-            self._allow_stops(graph, step)
-        return graph
+            inner[on] = True
+        elif following is not None and len(on):
+            worth[on] = following[target]
+            target = target[:0]
+        return step, worth, inner, target
 
     def _rest_payoff(self, step: _Expansion, on: Ints, t: int, rest: tuple[Floats, Floats], bound: int) -> Floats:
         scale = 1.0 if self.problem.objective.degree is not None else self.problem.mdp.gamma**t
         stock = self.problem.units.stock(step.key[on])
         low, high = scale * (stock + rest[0][step.state[on]]), scale * (stock + rest[1][step.state[on]])
-        return self.problem.objective.range_on(low, high)[bound]
+        return self.problem.objective.range_on(low, high, self.problem.mdp.reward_dim)[bound]
 
-    def _allow_stops(self, graph: Graph, step: _Expansion) -> None:
+    def _allow_stops(self, graph: Graph) -> None:
         """Where staying for ever is a way to end: resting at reward 0, or (indicator, gamma < 1) inside the band."""
         problem = self.problem
         state = self.nodes[0].real.astype(np.int64)
@@ -292,7 +342,8 @@ class ReachableTable:
             # c + G = 0 exactly when the stock never leaves the band, so such a return reaches its target.
             graph.stop[_can_stay(graph)] = 1.0
 
-    def _store(self, values: list[Floats], choices: list[Ints], upper: list[Floats] | None = None) -> None:
+    def store(self, values: list[Floats], choices: list[Ints], upper: list[Floats] | None = None) -> None:
+        """Keep the solution: values and chosen pairs of every layer, and upper bounds where they differ."""
         mdp = self.problem.mdp
         self.values = values
         self.upper = values if upper is None else upper
@@ -311,20 +362,19 @@ class ReachableTable:
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
         """Lower and upper bound of the optimal value at step 0; equal on exact rungs."""
         problem = self.problem
-        key = problem.units.key(stock)
         left = self.horizon or 0
-        index = find(self.nodes[0], state, key, problem.tolerance(stock, 0.0 if problem.units.exact else SAME_STOCK))
+        index = problem.locate(self.nodes[0], state, stock, left, 0.0 if problem.units.exact else SAME_STOCK)
         ended = problem.mdp.terminal[state]
-        side = problem.side(state, key, left)
+        side = problem.side(state, problem.units.key(stock), left)
         unknown = (index < 0) & ~ended & (side == 0)
         if unknown.any():
-            raise _unknown_stock(state[unknown][0], stock[unknown][0], 0)
+            raise unknown_stock(state[unknown][0], stock[unknown][0], 0)
         lower, upper = np.empty(len(state)), np.empty(len(state))
         for out, values in ((lower, self.values[0]), (upper, self.upper[0])):
             if problem.saturation is not None:
                 out[:] = problem.saturation.value(state, stock, side, left)
             out[index >= 0] = values[index[index >= 0]]
-            out[ended] = problem.objective.utility(stock[ended])
+            out[ended] = problem.utility(stock[ended])
         return lower, upper
 
     def values_at(self, state: Ints, key: Floats, t: int) -> Floats:
@@ -333,7 +383,7 @@ class ReachableTable:
         left = 0 if self.horizon is None else self.horizon - t
         nodes = self.nodes[0 if self.endless else t]
         stock = problem.units.stock(key)
-        index = find(nodes, state, key, problem.tolerance(stock, 0.0 if problem.units.exact else SAME_STOCK))
+        index = problem.locate(nodes, state, stock, left, 0.0 if problem.units.exact else SAME_STOCK)
         side = problem.side(state, key, left)
         value = np.full(len(state), np.nan)
         if problem.saturation is not None:
@@ -352,8 +402,7 @@ class ReachableTable:
         if depth >= len(self.nodes):  # past the last layer: nothing depends on the action any more
             action[live] = problem.mdp.pair_action[problem.mdp.pair_ptr[state[live]]]
             return action
-        key = problem.units.key(stock[live])
-        index = find(self.nodes[depth], state[live], key, problem.tolerance(stock[live], QUERY))
+        index = problem.locate(self.nodes[depth], state[live], stock[live], left, QUERY)
         if problem.saturation is not None:
             side = problem.side_asked(state[live], stock[live], left, t)
             action[live] = problem.saturation.action(state[live], side, left)
@@ -361,7 +410,7 @@ class ReachableTable:
         else:
             unknown = index < 0
         if unknown.any():
-            raise _unknown_stock(state[live][unknown][0], stock[live][unknown][0], t)
+            raise unknown_stock(state[live][unknown][0], stock[live][unknown][0], t)
         hit = index >= 0
         action[live[hit]] = self.actions[depth][index[hit]]
         return action
@@ -377,7 +426,7 @@ class ReachableTable:
         """Where the policy goes on for ever without any further reward."""
         if not self.endless or self.problem.mdp.gamma < 1:
             return np.zeros(len(state), dtype=np.bool_)
-        index = find(self.nodes[0], state, self.problem.units.key(stock), self.problem.tolerance(stock, QUERY))
+        index = self.problem.locate(self.nodes[0], state, stock, 0, QUERY)
         return np.where(index >= 0, self.stops[0][index] if len(self.stops[0]) else False, False)
 
 
@@ -397,8 +446,9 @@ def _can_stay(graph: Graph) -> Bools:
         keeps = new
 
 
-def _unknown_stock(state: Any, stock: Any, t: int) -> InvalidArgumentError:
+def unknown_stock(state: Any, stock: Any, t: int) -> InvalidArgumentError:
+    shown = f"{stock:.12g}" if np.ndim(stock) == 0 else str(np.asarray(stock).tolist())
     return InvalidArgumentError(
-        f"stock {stock:.12g} at state {state}, step {t} cannot be reached from the stocks this problem was solved for; "
+        f"stock {shown} at state {state}, step {t} cannot be reached from the stocks this problem was solved for; "
         "solve again with this stock in stock="
     )

@@ -9,7 +9,7 @@ shape (N, m). The quantities are the usual ones, with the lower tail bad:
   fraction;
 - optimistic CVaR        the mean of the best `level` fraction, which is ``-CVaR(-X)``;
 - expectile              the root `e` of ``level * E(X - e)_+ = (1 - level) * E(e - X)_+``;
-- Wasserstein distance   ``W_p(X, Y)**p = integral of |q_X(u) - q_Y(u)|**p over 0 < u < 1``, scalar laws only.
+- distances              `wasserstein` and `cramer`; projections: `QuantileGrid`, `CategoricalGrid`, `Exact`.
 
 All are computed exactly, up to rounding, from the sorted atoms. Two tolerances are stated once here. Atoms
 closer than 1e-12 times the largest absolute atom are one atom. Probability levels closer than 1e-12 times the
@@ -29,13 +29,37 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rdolib._atoms import (
+    CLOSE,
+    FloatArray,
+    as_floats,
+    as_level,
+    as_number,
+    as_probabilities,
+    checked,
+    cluster,
+    cumulative,
+    merge_scalars,
+    merge_vectors,
+    plain,
+    scale,
+    short,
+    weighted_sum,
+)
+from rdolib._projections import CategoricalGrid, Exact, QuantileGrid, Representation
+from rdolib._transport import cramer, wasserstein
 from rdolib.errors import InvalidArgumentError
 
-FloatArray = NDArray[np.float64]
-
-_CLOSE = 1e-12  # relative closeness below which two atoms, or two probability levels, are one
-_SUM_TOLERANCE = 1e-9  # accepted distance of a sum of probabilities from one
-_SUM_ROUNDING = 1e-14  # distance up to which that sum counts as one
+__all__ = [
+    "CategoricalGrid",
+    "Distribution",
+    "Exact",
+    "QuantileGrid",
+    "Representation",
+    "cramer",
+    "mixture",
+    "wasserstein",
+]
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -83,14 +107,14 @@ class Distribution:
 
     # The dataclass would type these as arrays; anything that numpy can read is welcome.
     def __init__(self, atoms: ArrayLike, probs: ArrayLike, leftover: float = 0.0, w1_error: float = 0.0) -> None:
-        values, weights = _checked(atoms, probs)
-        values, weights = _merge_scalars(values, weights) if values.ndim == 1 else _merge_vectors(values, weights)
+        values, weights = checked(atoms, probs)
+        values, weights = merge_scalars(values, weights) if values.ndim == 1 else merge_vectors(values, weights)
         values.setflags(write=False)
         weights.setflags(write=False)
         object.__setattr__(self, "atoms", values)
         object.__setattr__(self, "probs", weights)
-        object.__setattr__(self, "leftover", _number(leftover, "leftover", 0.0, 1.0))
-        object.__setattr__(self, "w1_error", _number(w1_error, "w1_error", 0.0, math.inf))
+        object.__setattr__(self, "leftover", as_number(leftover, "leftover", 0.0, 1.0))
+        object.__setattr__(self, "w1_error", as_number(w1_error, "w1_error", 0.0, math.inf))
 
     @property
     def n_atoms(self) -> int:
@@ -127,7 +151,7 @@ class Distribution:
         >>> rdo.Distribution([0, 10], [0.75, 0.25]).mean()
         2.5
         """
-        return _weighted_sum(self.probs, self.atoms)
+        return weighted_sum(self.probs, self.atoms)
 
     def var(self) -> float | FloatArray:
         """Variance (of each component, for a vector law).
@@ -138,7 +162,7 @@ class Distribution:
         >>> rdo.Distribution([0, 10], [0.5, 0.5]).var()
         25.0
         """
-        return _weighted_sum(self.probs, (self.atoms - self.mean()) ** 2)
+        return weighted_sum(self.probs, (self.atoms - self.mean()) ** 2)
 
     def std(self) -> float | FloatArray:
         """Standard deviation (of each component, for a vector law).
@@ -182,10 +206,10 @@ class Distribution:
         bad = np.flatnonzero(np.isnan(values))
         if bad.size:
             raise InvalidArgumentError(
-                f"f must give a number at every atom; it gives NaN at {_short(self.atoms[bad[0]])}; "
+                f"f must give a number at every atom; it gives NaN at {short(self.atoms[bad[0]])}; "
                 "define f there or leave that atom out of the law"
             )
-        return float(_weighted_sum(self.probs, values))
+        return float(weighted_sum(self.probs, values))
 
     # Functionals of scalar laws.
 
@@ -221,8 +245,8 @@ class Distribution:
         points = np.asarray(x, dtype=np.float64)
         if np.isnan(points).any():
             raise InvalidArgumentError("cdf needs numbers, got NaN; leave it out")
-        count = np.searchsorted(self.atoms, points + _CLOSE * _scale(self.atoms), side="right")
-        return _plain(np.concatenate(([0.0], self._below[:-1], [1.0]))[count])
+        count = np.searchsorted(self.atoms, points + CLOSE * scale(self.atoms), side="right")
+        return plain(np.concatenate(([0.0], self._below[:-1], [1.0]))[count])
 
     @overload
     def quantile(self, q: float, side: Literal["lower", "upper"] = "lower") -> float: ...
@@ -262,11 +286,11 @@ class Distribution:
         bad = levels[~((levels >= 0) & (levels <= 1))]
         if bad.size:
             raise InvalidArgumentError(
-                f"quantile levels must lie in [0, 1], got {_short(bad[0])}; write five percent as 0.05"
+                f"quantile levels must lie in [0, 1], got {short(bad[0])}; write five percent as 0.05"
             )
         if side not in ("lower", "upper"):
             raise InvalidArgumentError(f'side must be "lower" or "upper", got {side!r}; choose one of the two')
-        return _plain(self.atoms[self._quantile_index(levels, side)])
+        return plain(self.atoms[self._quantile_index(levels, side)])
 
     def cvar(self, level: float) -> float:
         """Conditional value at risk: the mean of the worst `level` fraction; a scalar law only.
@@ -292,7 +316,7 @@ class Distribution:
         -5.0
         """
         self._require_scalar("cvar")
-        return _tail_mean(self.atoms, self.probs, self._below, _level(level, "the worst"))
+        return _tail_mean(self.atoms, self.probs, self._below, as_level(level, "the worst"))
 
     def optimistic_cvar(self, level: float) -> float:
         """Mean of the best `level` fraction: ``-CVaR(-X)``; a scalar law only.
@@ -315,7 +339,7 @@ class Distribution:
         4.0
         """
         self._require_scalar("optimistic_cvar")
-        return _tail_mean(self.atoms[::-1], self.probs[::-1], self._above[::-1], _level(level, "the best"))
+        return _tail_mean(self.atoms[::-1], self.probs[::-1], self._above[::-1], as_level(level, "the best"))
 
     def expectile(self, level: float) -> float:
         """Expectile: the root `e` of ``level * E(X - e)_+ = (1 - level) * E(e - X)_+``; a scalar law only.
@@ -342,14 +366,14 @@ class Distribution:
         2.0
         """
         self._require_scalar("expectile")
-        level = _number(level, "level", 0.0, 1.0)
+        level = as_number(level, "level", 0.0, 1.0)
         if level in (0.0, 1.0):
             raise InvalidArgumentError(
                 f"level of an expectile must lie strictly between 0 and 1, got {level:g}; "
                 "for the least or largest atom use quantile(0) or quantile(1)"
             )
         x = self.atoms - self.mean()  # small numbers, so that little is lost in the sums
-        moment_below = _cumulative(self.probs * x)
+        moment_below = cumulative(self.probs * x)
         moment_above = moment_below[-1] - moment_below
         gain = moment_above - self._strictly_above * x  # E(X - x_k)_+
         loss = self._below * x - moment_below  # E(x_k - X)_+
@@ -371,7 +395,7 @@ class Distribution:
         """
         if isinstance(c, Distribution):
             return NotImplemented
-        shift = _floats(c, "the shift")
+        shift = as_floats(c, "the shift")
         if shift.shape != self.atoms.shape[1:] or not np.isfinite(shift).all():
             need = "a finite number" if self.atoms.ndim == 1 else f"{self.reward_dim} finite numbers"
             raise InvalidArgumentError(f"a shift of this law must be {need}, got {c!r}; give one number per component")
@@ -390,7 +414,7 @@ class Distribution:
         """
         if isinstance(c, Distribution):
             return NotImplemented
-        return self + -_floats(c, "the shift")
+        return self + -as_floats(c, "the shift")
 
     def __mul__(self, gamma: Any) -> Distribution:
         """Law of ``gamma * X`` for a number `gamma`.
@@ -403,7 +427,7 @@ class Distribution:
         """
         if isinstance(gamma, Distribution):
             return NotImplemented
-        factor = _number(gamma, "the factor", -math.inf, math.inf)
+        factor = as_number(gamma, "the factor", -math.inf, math.inf)
         return Distribution(factor * self.atoms, self.probs, self.leftover, abs(factor) * self.w1_error)
 
     __rmul__ = __mul__
@@ -419,19 +443,21 @@ class Distribution:
         """
         return -1.0 * self
 
-    def project(self, grid: QuantileGrid | CategoricalGrid) -> Distribution:
-        """The nearest law that the grid can hold, in the sense that the grid defines; a scalar law only.
+    def project(self, grid: Representation) -> Distribution:
+        """The nearest law that the grid can hold, in the sense that the grid defines.
 
-        The Wasserstein-1 distance moved is added to `w1_error` of the result.
+        The Wasserstein-1 distance moved is added to `w1_error` of the result. For vector laws it is the mean
+        distance, in the 2-norm, that the split of the grid moves the mass: a bound that needs no transport problem.
 
         Parameters
         ----------
-        grid : QuantileGrid or CategoricalGrid
+        grid : QuantileGrid, CategoricalGrid or Exact
+            `Exact` gives the law back; a `QuantileGrid` holds scalar laws only.
 
         Raises
         ------
         InvalidArgumentError
-            If atoms lie outside a `CategoricalGrid`; nothing is clipped.
+            If atoms lie outside a `CategoricalGrid`; nothing is clipped. If the grid has another dimension.
 
         Examples
         --------
@@ -442,15 +468,19 @@ class Distribution:
         >>> nu.project(rdo.CategoricalGrid(0, 4, 3)).probs  # atoms 0, 2, 4
         array([0.375, 0.5  , 0.125])
         """
-        self._require_scalar("project")
+        if isinstance(grid, Exact):
+            return self
         if not isinstance(grid, QuantileGrid | CategoricalGrid):
             raise InvalidArgumentError(
-                f"grid must be a QuantileGrid or a CategoricalGrid, got {type(grid).__name__}; "
+                f"grid must be Exact(), a QuantileGrid or a CategoricalGrid, got {type(grid).__name__}; "
                 "for example nu.project(QuantileGrid(64))"
             )
-        atoms, probs = grid._project(self)
-        image = Distribution(atoms, probs, self.leftover)
-        return Distribution(image.atoms, image.probs, self.leftover, self.w1_error + wasserstein(self, image))
+        image = Distribution(*grid._project(self))
+        if isinstance(grid, CategoricalGrid) and self.atoms.ndim == 2:
+            moved = grid._split_cost(self)
+        else:
+            moved = wasserstein(self, image)
+        return Distribution(image.atoms, image.probs, self.leftover, self.w1_error + moved)
 
     def allclose(self, other: Distribution, atol: float = 1e-12) -> bool:
         """Whether two laws agree: pool atoms that `atol` does not separate, then compare probabilities.
@@ -473,9 +503,9 @@ class Distribution:
         if self.atoms.shape[1:] != other.atoms.shape[1:]:
             return False
         pooled = np.concatenate((self.atoms, other.atoms)).reshape(self.n_atoms + other.n_atoms, -1)
-        place = _cluster(pooled[:, 0], atol)
+        place = cluster(pooled[:, 0], atol)
         for column in pooled.T[1:]:
-            pairs = place * len(pooled) + _cluster(column, atol)
+            pairs = place * len(pooled) + cluster(column, atol)
             place = np.unique(pairs, return_inverse=True)[1]
         surplus = np.bincount(place, weights=np.concatenate((self.probs, -other.probs)))
         return bool(np.abs(surplus).max() <= atol)
@@ -483,12 +513,12 @@ class Distribution:
     def __repr__(self) -> str:
         dimensions = "" if self.atoms.ndim == 1 else f" in {self.reward_dim} dimensions"
         atoms = f"{self.n_atoms} atom{'s' if self.n_atoms > 1 else ''}{dimensions}"
-        mean = np.where(np.abs(self.mean()) < _CLOSE * _scale(self.atoms), 0.0, self.mean())
+        mean = np.where(np.abs(self.mean()) < CLOSE * scale(self.atoms), 0.0, self.mean())
         parts = [
             atoms,
-            f"mean {_short(mean)}",
-            f"min {_short(self.atoms.min(axis=0))}",
-            f"max {_short(self.atoms.max(axis=0))}",
+            f"mean {short(mean)}",
+            f"min {short(self.atoms.min(axis=0))}",
+            f"max {short(self.atoms.max(axis=0))}",
         ]
         if self.leftover > 0:
             parts.append(f"leftover {self.leftover:.6g}")
@@ -501,12 +531,12 @@ class Distribution:
     @cached_property
     def _below(self) -> FloatArray:
         """P(X <= x_i), shape (N,), summed from the lower end."""
-        return _cumulative(self.probs)
+        return cumulative(self.probs)
 
     @cached_property
     def _above(self) -> FloatArray:
         """P(X >= x_i), shape (N,), summed from the upper end."""
-        return _cumulative(self.probs[::-1])[::-1]
+        return cumulative(self.probs[::-1])[::-1]
 
     @property
     def _strictly_above(self) -> FloatArray:
@@ -517,7 +547,7 @@ class Distribution:
         """Index of the quantile atom; levels above 1/2 are read from the upper end."""
         rest = 1.0 - q
         inside = (q > 0) & (q < 1)
-        slack = np.where(inside, _CLOSE * np.minimum(q, rest) + np.spacing(q), 0.0)
+        slack = np.where(inside, CLOSE * np.minimum(q, rest) + np.spacing(q), 0.0)
         above = self._above[::-1]  # ascending: P(X >= the largest atom) first
         if side == "lower":
             low = np.searchsorted(self._below, q - slack, side="left")
@@ -533,119 +563,6 @@ class Distribution:
                 f"{name} needs a scalar law; this one has atoms with {self.reward_dim} components; "
                 "take one of them with Distribution(nu.atoms[:, 0], nu.probs)"
             )
-
-
-@dataclass(frozen=True)
-class QuantileGrid:
-    """`n` atoms of probability 1/n each, anywhere: the quantile representation.
-
-    The projection puts the atoms at the lower quantiles of the midpoints ``taus = (i + 1/2) / n``. No law
-    with `n` equally likely atoms is nearer in Wasserstein-1 distance (Dabney et al., 2018).
-
-    Parameters
-    ----------
-    n : int
-        Number of atoms, at least 1.
-
-    Examples
-    --------
-    >>> import rdolib as rdo
-    >>> rdo.QuantileGrid(4).taus
-    array([0.125, 0.375, 0.625, 0.875])
-    """
-
-    n: int
-
-    def __post_init__(self) -> None:
-        _count(self.n, "QuantileGrid", 1)
-
-    @property
-    def taus(self) -> FloatArray:
-        """The midpoint levels, shape (n,).
-
-        Examples
-        --------
-        >>> import rdolib as rdo
-        >>> rdo.QuantileGrid(1).taus
-        array([0.5])
-        """
-        return (np.arange(self.n) + 0.5) / self.n
-
-    def _project(self, nu: Distribution) -> tuple[FloatArray, FloatArray]:
-        return nu.atoms[nu._quantile_index(self.taus, "lower")], np.full(self.n, 1.0 / self.n)
-
-
-@dataclass(frozen=True)
-class CategoricalGrid:
-    """`n` equally spaced atoms from `low` to `high`, with any probabilities: the categorical representation.
-
-    The projection splits the probability of an atom between its two neighbors on the grid so that its mean
-    stays, as in Bellemare et al. (2017). An atom on the grid stays whole (on the grid means within 1e-12 of
-    the largest grid value).
-
-    Parameters
-    ----------
-    low, high : float
-        The ends, finite, low < high.
-    n : int
-        Number of atoms, at least 2.
-
-    Examples
-    --------
-    >>> import rdolib as rdo
-    >>> rdo.CategoricalGrid(-1, 1, 5).atoms
-    array([-1. , -0.5,  0. ,  0.5,  1. ])
-    """
-
-    low: float
-    high: float
-    n: int
-
-    def __post_init__(self) -> None:
-        low = _number(self.low, "low", -math.inf, math.inf)
-        high = _number(self.high, "high", -math.inf, math.inf)
-        if not low < high:
-            raise InvalidArgumentError(
-                f"low must be less than high, got low {low:g} and high {high:g}; swap or widen them"
-            )
-        _count(self.n, "CategoricalGrid", 2)
-
-    @property
-    def atoms(self) -> FloatArray:
-        """The grid points, shape (n,), ascending.
-
-        Examples
-        --------
-        >>> import rdolib as rdo
-        >>> rdo.CategoricalGrid(0, 1, 2).atoms
-        array([0., 1.])
-        """
-        return np.linspace(self.low, self.high, self.n)
-
-    def _project(self, nu: Distribution) -> tuple[FloatArray, FloatArray]:
-        grid = self.atoms
-        near = _CLOSE * _scale(grid)
-        self._check_inside(nu, near)
-        left = np.clip(np.searchsorted(grid, nu.atoms, side="right") - 1, 0, self.n - 2)
-        width = grid[left + 1] - grid[left]
-        right_share = np.clip((nu.atoms - grid[left]) / width, 0.0, 1.0)
-        right_share[nu.atoms - grid[left] <= near] = 0.0
-        right_share[grid[left + 1] - nu.atoms <= near] = 1.0
-        to_left = np.bincount(left, weights=nu.probs * (1 - right_share), minlength=self.n)
-        to_right = np.bincount(left + 1, weights=nu.probs * right_share, minlength=self.n)
-        return grid, np.asarray(to_left + to_right, dtype=np.float64)
-
-    def _check_inside(self, nu: Distribution, near: float) -> None:
-        below = float(nu.probs[nu.atoms < self.low - near].sum())
-        above = float(nu.probs[nu.atoms > self.high + near].sum())
-        if below == 0 and above == 0:
-            return
-        places = [f"mass {below:.6g} lies below {self.low:.6g}"] * (below > 0)
-        places += [f"mass {above:.6g} lies above {self.high:.6g}"] * (above > 0)
-        low, high = min(self.low, nu.atoms[0]), max(self.high, nu.atoms[-1])
-        raise InvalidArgumentError(
-            f"the grid must cover the law: {' and '.join(places)}; widen it to low={low:.6g}, high={high:.6g} or beyond"
-        )
 
 
 def mixture(distributions: Sequence[Distribution], weights: ArrayLike) -> Distribution:
@@ -675,7 +592,7 @@ def mixture(distributions: Sequence[Distribution], weights: ArrayLike) -> Distri
     array([0.25, 0.5 , 0.25])
     """
     laws = list(distributions)
-    w = _probabilities(weights, len(laws), "weights")
+    w = as_probabilities(weights, len(laws), "weights")
     dimensions = sorted({nu.reward_dim for nu in laws})
     if len(dimensions) > 1:
         raise InvalidArgumentError(
@@ -690,70 +607,6 @@ def mixture(distributions: Sequence[Distribution], weights: ArrayLike) -> Distri
     )
 
 
-def wasserstein(nu: Distribution, mu: Distribution, p: float = 1) -> float:
-    """Wasserstein distance of order `p` between two scalar laws, exact.
-
-    On the line the best coupling joins equal quantile levels, so both quantile functions are merged and the
-    distance is ``(sum of width * |x - y|**p)**(1/p)`` over the pieces where both are constant; for p =
-    infinity the largest ``|x - y|``. Levels within 1e-12 relative of each other are one level, so rounding
-    makes no pieces of its own.
-
-    Parameters
-    ----------
-    nu, mu : Distribution
-        Scalar laws.
-    p : float
-        Order, at least 1; `math.inf` is welcome.
-
-    Raises
-    ------
-    InvalidArgumentError
-        If p < 1, or a law has vector atoms.
-
-    Examples
-    --------
-    >>> import rdolib as rdo
-    >>> nu = rdo.Distribution([0, 2], [0.5, 0.5])
-    >>> rdo.wasserstein(nu, nu + 3), rdo.wasserstein(nu, rdo.Distribution([0], [1]), p=float("inf"))
-    (3.0, 2.0)
-    """
-    if nu.atoms.ndim != 1 or mu.atoms.ndim != 1:
-        raise InvalidArgumentError(
-            "wasserstein needs scalar laws (vector Wasserstein distances need an optimal-transport library), "
-            f"got dimensions {nu.reward_dim} and {mu.reward_dim}; compare the laws of their components"
-        )
-    try:
-        order = float(p)
-    except (TypeError, ValueError):
-        order = math.nan
-    if not order >= 1:
-        raise InvalidArgumentError(
-            f"the order p of a Wasserstein distance must be at least 1, got {p!r}; use 1, 2 or inf"
-        )
-    low_width, i, j = _common_pieces(nu.probs, mu.probs)
-    high_width, k, m = _common_pieces(nu.probs[::-1], mu.probs[::-1])
-    lower = nu.atoms[i] - mu.atoms[j]
-    upper = nu.atoms[::-1][k] - mu.atoms[::-1][m]
-    distance = np.abs(np.concatenate((lower, upper)))
-    width = np.concatenate((low_width, high_width))
-    largest = float(distance.max())
-    if largest == 0 or order == math.inf:
-        return largest
-    # Divide by the largest distance first: powers of it may overflow.
-    return largest * float((width * (distance / largest) ** order).sum() ** (1 / order))
-
-
-def _common_pieces(p: FloatArray, q: FloatArray) -> tuple[FloatArray, NDArray[np.intp], NDArray[np.intp]]:
-    """Cut the levels (0, 1/2) where two laws step: widths of the pieces and the atom of each law on them."""
-    below_p, below_q = _cumulative(p), _cumulative(q)
-    levels = np.sort(np.concatenate((below_p[below_p < 0.5], below_q[below_q < 0.5], [0.5])))
-    keep = np.append(np.diff(levels) > _CLOSE * levels[1:], True)
-    levels = levels[keep]
-    width = np.diff(levels, prepend=0.0)
-    middle = levels - width / 2
-    return width, np.searchsorted(below_p, middle), np.searchsorted(below_q, middle)
-
-
 def _tail_mean(atoms: FloatArray, probs: FloatArray, cumulative: FloatArray, level: float) -> float:
     """Mean of the first `level` of probability; the atom at the edge counts in part."""
     before = np.concatenate(([0.0], cumulative[:-1]))
@@ -761,166 +614,3 @@ def _tail_mean(atoms: FloatArray, probs: FloatArray, cumulative: FloatArray, lev
     # Dividing by the sum, `level` up to rounding, keeps the result between the atoms. It comes first,
     # because a product with a level near the smallest float would round badly.
     return float((weight / weight.sum() * atoms).sum())
-
-
-def _merge_scalars(x: FloatArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Sort and merge close atoms into the lowest of them. Shapes (N,) and (N,) to (N',) and (N',)."""
-    if (x[1:] < x[:-1]).any():
-        order = np.argsort(x, kind="stable")
-        x, p = x[order], p[order]
-    starts = _group_starts(x, _CLOSE * _scale(x))
-    if len(starts) == len(x):
-        return x, p
-    return x[starts], np.add.reduceat(p, starts)
-
-
-def _group_starts(x: FloatArray, width: float) -> NDArray[np.intp]:
-    """Where groups of sorted numbers begin; none is wider than `width`, first members are further apart."""
-    starts = np.flatnonzero(np.concatenate(([True], np.diff(x) > width)))
-    ends = np.append(starts[1:], len(x))
-    chains = np.flatnonzero(x[ends - 1] - x[starts] > width)
-    extra = []
-    for chain in chains:  # rare: many close atoms in a row; cut the row into groups of the right width
-        start, end = starts[chain], ends[chain]
-        while True:
-            start = start + np.searchsorted(x[start:end], x[start] + width, side="right")
-            if start >= end:
-                break
-            extra.append(start)
-    return np.sort(np.append(starts, np.array(extra, dtype=np.intp))) if extra else starts
-
-
-def _merge_vectors(x: FloatArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Sort by first, second, ... component and merge exact duplicates. Shapes (N, m) and (N,)."""
-    order = np.lexsort(x.T[::-1])
-    x, p = x[order], p[order]
-    starts = np.flatnonzero(np.concatenate(([True], (x[1:] != x[:-1]).any(axis=1))))
-    return (x, p) if len(starts) == len(x) else (x[starts], np.add.reduceat(p, starts))
-
-
-def _cluster(x: FloatArray, atol: float) -> NDArray[np.intp]:
-    """Label numbers, shape (N,), so that neighbors at most `atol` apart share a label."""
-    order = np.argsort(x)
-    labels = np.empty(len(x), dtype=np.intp)
-    labels[order] = np.cumsum(np.concatenate(([False], np.diff(x[order]) > atol)))
-    return labels
-
-
-def _cumulative(p: FloatArray) -> FloatArray:
-    """Cumulative sums of `p`, shape (N,), in two levels.
-
-    A running sum of a million numbers can be wrong by 1e-11. Here no number takes part in more than about
-    2 * sqrt(N) additions, so a million of them stay within 1e-12.
-    """
-    n = len(p)
-    block = math.isqrt(n - 1) + 1
-    rows = np.zeros(block * block)
-    rows[:n] = p
-    sums = rows.reshape(block, block).cumsum(axis=1)
-    sums[1:] += np.cumsum(sums[:-1, -1])[:, None]
-    result: FloatArray = sums.reshape(-1)[:n]
-    return result
-
-
-def _weighted_sum(p: FloatArray, x: FloatArray) -> float | FloatArray:
-    """Sum of p_i x_i over the atoms; x has shape (N,) or (N, m)."""
-    if x.ndim == 1:
-        return float((p * x).sum())
-    total: FloatArray = (p[:, None] * x).sum(axis=0)
-    return total
-
-
-def _scale(x: FloatArray) -> float:
-    return float(np.abs(x).max())
-
-
-def _checked(atoms: ArrayLike, probs: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Fresh arrays that obey the rules of the constructor, without atoms of probability zero."""
-    x = _floats(atoms, "atoms")
-    if x.ndim not in (1, 2) or x.size == 0:
-        raise InvalidArgumentError(
-            f"atoms must have shape (N,) or (N, m) with N and m at least 1, got shape {x.shape}; "
-            "one atom is [x], one vector atom is [[x, y]]"
-        )
-    if x.ndim == 2 and x.shape[1] == 1:
-        x = x[:, 0]
-    bad = np.argwhere(~np.isfinite(x))
-    if bad.size:
-        place = ", ".join(map(str, bad[0]))
-        raise InvalidArgumentError(
-            f"atoms must be finite, got {x[tuple(bad[0])]} at index {place}; give it a number or leave it out"
-        )
-    p = _probabilities(probs, len(x), "probs")
-    positive = p > 0
-    # Adding 0.0 turns -0.0 into 0.0, which would print oddly.
-    return (x + 0.0, p) if positive.all() else (x[positive] + 0.0, p[positive])
-
-
-def _probabilities(values: ArrayLike, count: int, name: str) -> FloatArray:
-    p = _floats(values, name)
-    if p.shape != (count,) or count == 0:
-        raise InvalidArgumentError(
-            f"{name} must hold one number for each of the {count} atoms or laws (at least one), "
-            f"got shape {p.shape}; make the two lists equally long"
-        )
-    bad = np.flatnonzero(~((p >= 0) & np.isfinite(p)))
-    if bad.size:
-        raise InvalidArgumentError(
-            f"{name} must be finite and nonnegative, got {p[bad[0]]:g} at index {bad[0]}; correct that entry"
-        )
-    total = float(p.sum())
-    if abs(total - 1) > _SUM_TOLERANCE:
-        raise InvalidArgumentError(
-            f"{name} sum to {total:.10g}; they must sum to 1 within {_SUM_TOLERANCE:g}; divide them by their sum"
-        )
-    # A sum that is off by rounding only is left alone, so that a law built from another keeps every bit.
-    return p if abs(total - 1) <= _SUM_ROUNDING else p / total
-
-
-def _floats(values: Any, name: str) -> FloatArray:
-    """A fresh float64 array."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"{name} must be real numbers in equally long rows: {error}; got {values!r:.80}"
-        ) from None
-
-
-def _number(value: Any, name: str, low: float, high: float) -> float:
-    """A finite float in [low, high]."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and low <= number <= high):
-        bounds = "" if math.isinf(low) else f" in [{low:g}, {high:g}]" if math.isfinite(high) else f" >= {low:g}"
-        raise InvalidArgumentError(f"{name} must be a finite number{bounds}, got {value!r}; correct that value")
-    return number
-
-
-def _level(value: Any, tail: str) -> float:
-    try:
-        level = float(value)
-    except (TypeError, ValueError):
-        level = math.nan
-    if not 0 < level <= 1:
-        raise InvalidArgumentError(
-            f"level must lie in (0, 1], got {value!r}; it is a fraction: {tail} five percent is level 0.05"
-        )
-    return level
-
-
-def _count(n: Any, name: str, least: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < least:
-        raise InvalidArgumentError(f"n of a {name} must be an integer, at least {least}, got {n!r}; for example n=64")
-
-
-def _plain(values: NDArray[np.float64] | np.float64) -> float | FloatArray:
-    """A Python float instead of an array without axes."""
-    return float(values) if np.ndim(values) == 0 else np.asarray(values)
-
-
-def _short(x: Any) -> str:
-    """Six significant digits; a vector in parentheses."""
-    return f"{float(x):.6g}" if np.ndim(x) == 0 else "(" + ", ".join(f"{float(v):.6g}" for v in x) + ")"

@@ -20,38 +20,29 @@ are derived in the book.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
-from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rdolib import _law
-from rdolib._falling import FallingTable
-from rdolib._grid import GridTable
-from rdolib._lattice import WindowTable, rounded_window, window_bytes
-from rdolib._monotone import MonotoneTable, direction
-from rdolib._reachable import Problem, ReachableTable, close, layers
-from rdolib._tables import CutTable, Table
-from rdolib.distributions import Distribution
-from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
+from rdolib._projected import solve_projected
+from rdolib._rungs import MEMORY, check_horizon, gap, require_mdp, solve_table
+from rdolib._tables import Table
+from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid
+from rdolib.errors import InvalidArgumentError
 from rdolib.mdp import MDP
-from rdolib.objectives import CVaR, ExpectedUtility, Exponential, Objective, Quadratic
-from rdolib.stock import (
-    Saturation,
-    Units,
-    end_components,
-    expected_next,
-    expected_time,
-    greatest_common_mesh,
-    return_range,
-)
+from rdolib.objectives import Objective
 
+Representation = QuantileGrid | CategoricalGrid | Exact
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: Default limit on the memory a solver may take, in bytes.
-MEMORY = 2**30
+
+#: Bounds this close have met.
+CLOSED = 1e-11
 
 
 @dataclass(frozen=True)
@@ -75,12 +66,12 @@ class Policy:
         """Where (n,) the policy goes on for ever without any further reward; such a return is complete."""
         return self.table.rests(*_augmented(self.mdp, states, stocks))
 
-    def action(self, state: int, stock: float, t: int = 0) -> int:
-        """The action at one state, stock and step; 0 in a terminal state."""
-        return int(self.actions(np.array([state]), np.array([stock], dtype=np.float64), t)[0])
+    def action(self, state: int, stock: ArrayLike, t: int = 0) -> int:
+        """The action at one state, stock (a number, or (m,) for vector rewards) and step; 0 in a terminal state."""
+        return int(self.actions(np.array([state]), np.array([stock]), t)[0])
 
     def actions(self, states: ArrayLike, stocks: ArrayLike, t: int = 0) -> NDArray[np.int32]:
-        """Actions at ``n`` states (n,) and stocks (n,), all at step ``t``.
+        """Actions at ``n`` states (n,) and stocks (n,) or (n, m), all at step ``t``.
 
         Raises
         ------
@@ -113,7 +104,7 @@ class Solution:
     """
 
     mdp: MDP = field(repr=False)
-    objective: ExpectedUtility
+    objective: Objective
     horizon: int | None
     stock: Floats = field(repr=False)
     policy: Policy = field(repr=False)
@@ -122,25 +113,33 @@ class Solution:
     residual: float
     method: str
 
-    def objective_value(self, state: int, stock: float = 0.0) -> float:
-        """Optimal value of the objective from a state and stock (the lower bound where bounds differ)."""
+    def objective_value(self, state: int, stock: ArrayLike = 0.0) -> Any:
+        """Optimal value of the objective from a state and stock (the lower bound where bounds differ).
+
+        ``stock`` is a number, or (m,) for vector rewards, where 0.0 stands for zeros. A tuple for `Lexicographic`.
+        """
         return self.bounds(state, stock)[0]
 
-    def bounds(self, state: int, stock: float = 0.0) -> tuple[float, float]:
+    def bounds(self, state: int, stock: ArrayLike = 0.0) -> tuple[Any, Any]:
         """Certified lower and upper bound of the optimal value; equal on exact tables."""
-        s, c = _augmented(self.mdp, [state], [stock])
+        s, c = _augmented(self.mdp, [state], check_stocks(self.mdp, stock, several=False))
         lower, upper = self.policy.table.bounds(s, c)
-        return float(lower[0]), float(upper[0])
+        return plain(lower[0]), plain(upper[0])
 
-    def returns(self, state: int, stock: float = 0.0) -> Distribution:
+    def returns(self, state: int, stock: ArrayLike = 0.0) -> Distribution:
         """Law of the return ``G`` under the policy (without the stock)."""
-        s, c = _augmented(self.mdp, [state], [stock])
+        s, c = _augmented(self.mdp, [state], check_stocks(self.mdp, stock, several=False))
         start = np.zeros(self.mdp.n_states)
         start[s] = 1.0
-        return law(self.policy, start, float(c[0]), self.horizon)
+        return law(self.policy, start, c[0], self.horizon)
 
 
-def law(policy: Policy, start: Floats, stock: float, horizon: int | None) -> Distribution:
+def plain(value: Any) -> Any:
+    """A value of an objective as a float, or as a tuple of floats."""
+    return float(value) if np.ndim(value) == 0 else tuple(float(x) for x in value)
+
+
+def law(policy: Policy, start: Floats, stock: Floats | float, horizon: int | None) -> Distribution:
     """Law of the return of a solver's policy from a distribution over states and one stock."""
     return _law.law_of_return(policy.mdp, policy.table, start, stock, horizon)
 
@@ -152,17 +151,19 @@ def value_iteration(
     horizon: int | None = None,
     tol: float | None = None,
     memory: int = MEMORY,
+    representation: Representation | None = None,
+    max_iter: int | None = None,
 ) -> Solution:
-    """Optimal values and an optimal policy for an expected utility of ``stock + G``, at every state.
+    """Optimal values and an optimal policy of an objective of ``stock + G``, at every state.
 
     Parameters
     ----------
     mdp : MDP
-        With scalar rewards.
-    objective : ExpectedUtility
-        Any of them; others are reached through `optimize`.
-    stock : float or (n,) floats
-        Initial stocks, in units of reward; each is answered.
+        With scalar or vector rewards.
+    objective : Objective
+        An expected utility, `EssInf`, `EssSup`, or (with a horizon) `Lexicographic`; others are refused with a remedy.
+    stock : float or (n,) floats; for vector rewards (m,) or (n, m)
+        Initial stocks, in units of reward; each is answered. For vector rewards 0.0 stands for zeros.
     horizon : int, optional
         Number of steps; None means endless.
     tol : float, optional
@@ -170,6 +171,12 @@ def value_iteration(
         are solved to rounding whatever ``tol``.
     memory : int
         Limit in bytes.
+    representation : QuantileGrid, CategoricalGrid or Exact, optional
+        Iterate on return distributions of this form instead of on expectations. The bounds then contain the error of
+        the projections, and ``solution.returns`` is the law iterated on. For expected utilities.
+    max_iter : int, optional
+        Stop after this many sweeps, with the bounds reached: one sweep sequence starts from the least return that can
+        follow, one from the greatest. For expected utilities.
 
     Returns
     -------
@@ -189,31 +196,42 @@ def value_iteration(
     >>> solution.objective_value(0, -1.0), solution.objective_value(0, -2.0)
     (1.0, 0.5)
     """
-    require_scalar(mdp)
-    stocks, horizon = check_stocks(stock), check_horizon(horizon)
+    require_mdp(mdp)
+    stocks, horizon = check_stocks(mdp, stock), check_horizon(horizon)
     states = np.arange(mdp.n_states)
-    policy = Policy(mdp, solve_table(mdp, objective, stocks, horizon, tol, memory, states), horizon)
-    assert isinstance(objective, ExpectedUtility)
-    grid_state = np.repeat(states, len(stocks))
-    lower, upper = policy.table.bounds(grid_state, np.tile(stocks, mdp.n_states))
-    finite = np.isfinite(lower)
-    gap = float(np.abs(upper[finite] - lower[finite]).max(initial=0.0))
+    if representation is not None:
+        table: Table = solve_projected(mdp, objective, stocks, horizon, tol, memory, representation, states)
+    else:
+        table = solve_table(mdp, objective, stocks, horizon, tol, memory, states, max_iter)
+    reached = gap(table, mdp, states, stocks)
+    small = tol if tol is not None else CLOSED if max_iter is not None else np.inf
+    converged = table.exact or reached <= small
+    if not converged and max_iter is not None:
+        warnings.warn(
+            f"value iteration stopped after max_iter = {max_iter} sweeps with bounds up to {reached:.3g} apart; raise "
+            "max_iter=, or leave it out",
+            stacklevel=2,
+        )
+    policy = Policy(mdp, table, horizon)
     return Solution(
-        mdp, objective, horizon, stocks, policy, policy.table.exact or tol is None or gap <= tol,
-        policy.table.iterations, gap, policy.table.rung,
+        mdp, objective, horizon, stocks, policy, converged, table.iterations, reached, table.rung,
     )  # fmt: skip
 
 
-def check_stocks(stock: ArrayLike) -> Floats:
-    """Initial stocks as a flat array; `InvalidArgumentError` for a wrong dimension or a value that is not finite."""
-    stocks = _floats(stock)
-    if stocks.ndim > 1 or stocks.size == 0:
-        raise InvalidArgumentError(
-            f"stock must be a number or a one-dimensional array for scalar rewards; got shape {stocks.shape}"
-        )
+def check_stocks(mdp: MDP, stock: ArrayLike, several: bool = True) -> Floats:
+    """Distinct initial stocks (n,), or (n, m) for vector rewards; errors for a wrong shape or a value not finite."""
+    stocks, m = _floats(stock), mdp.reward_dim
+    if m > 1 and stocks.ndim == 0 and stocks == 0:
+        stocks = np.zeros(m)
+    shape = stocks.shape if m == 1 else stocks.shape[:-1]
+    fits = (m == 1 or (stocks.ndim > 0 and stocks.shape[-1] == m)) and len(shape) <= (1 if several else 0)
+    if not fits or stocks.size == 0:
+        one = "a number" if m == 1 else f"a vector of {m} numbers, like a reward"
+        more = f", or an array of several, shape {'(n,)' if m == 1 else f'(n, {m})'}" if several else ""
+        raise InvalidArgumentError(f"stock must be {one}{more}; got shape {stocks.shape}")
     if not np.isfinite(stocks).all():
         raise InvalidArgumentError(f"stock must be finite; got {stocks[~np.isfinite(stocks)].flat[0]}")
-    return np.unique(np.atleast_1d(stocks))
+    return np.unique(stocks.reshape((-1,) if m == 1 else (-1, m)), axis=0)
 
 
 def _floats(stock: ArrayLike) -> Floats:
@@ -223,222 +241,16 @@ def _floats(stock: ArrayLike) -> Floats:
         raise InvalidArgumentError(f"stock must be a number or an array of numbers; got {stock!r}") from None
 
 
-def check_horizon(horizon: int | None) -> int | None:
-    """A positive integer or None."""
-    if horizon is None:
-        return None
-    if not isinstance(horizon, Real) or isinstance(horizon, bool) or not float(horizon).is_integer() or horizon <= 0:
-        raise InvalidArgumentError(f"horizon must be a positive integer, or None for endless; got {horizon!r}")
-    return int(horizon)
-
-
-def check_steps(mdp: MDP, horizon: int | None, memory: int) -> None:
-    """`MemoryLimitError` when the ranges and means of a horizon's steps alone would not fit into the memory."""
-    needed = 0 if horizon is None else 48 * (horizon + 1) * (mdp.n_states + 1)
-    if needed > memory:
-        raise MemoryLimitError(
-            f"{horizon} steps of {mdp.n_states} states need {needed / 2**20:.3g} MiB, more than the limit of "
-            f"{memory / 2**20:.3g} MiB; shorten the horizon, leave it out, or raise memory="
-        )
-
-
-def require_scalar(mdp: MDP) -> None:
-    """`InvalidArgumentError` for what is no MDP, `NotOptimizableError` for vector rewards."""
-    if not isinstance(mdp, MDP):
-        raise InvalidArgumentError(f"the first argument must be an rdo.MDP; got {type(mdp).__name__}")
-    if mdp.reward_dim != 1:
-        raise NotOptimizableError(f"this solver handles scalar rewards, and the MDP has reward_dim = {mdp.reward_dim}")
-
-
 def _augmented(mdp: MDP, states: ArrayLike, stocks: ArrayLike) -> tuple[Ints, Floats]:
     state, stock = np.asarray(states), _floats(stocks)
     if state.dtype.kind not in "iu":
         raise InvalidArgumentError(f"states must be integers; got {states!r}")
-    if state.ndim != 1 or stock.shape != state.shape:
+    shape = state.shape if mdp.reward_dim == 1 else (*state.shape, mdp.reward_dim)
+    if state.ndim != 1 or stock.shape != shape:
         raise InvalidArgumentError(
-            f"states and stocks must be one-dimensional and of equal length; got shapes {state.shape} and {stock.shape}"
+            f"states must be one-dimensional and stocks of shape {shape}; got shapes {state.shape} and {stock.shape}"
         )
     outside = (state < 0) | (state >= mdp.n_states)
     if outside.any():
         raise InvalidArgumentError(f"state {state[outside][0]} does not exist; states are 0 to {mdp.n_states - 1}")
     return state.astype(np.int64), stock
-
-
-def _require_expected_utility(mdp: MDP, objective: Objective) -> ExpectedUtility:
-    require_scalar(mdp)
-    if isinstance(objective, ExpectedUtility):
-        return objective
-    if isinstance(objective, CVaR):
-        raise NotOptimizableError(
-            f"{objective!r} is not indifferent to mixtures, so value iteration on it can return a wrong policy; "
-            "use rdo.optimize, which searches over the initial stock (book, chapter 3)"
-        )
-    raise NotOptimizableError(
-        "value iteration needs an expected utility (rdo.ExpectedUtility or one of its kinds); "
-        f"got {type(objective).__name__}"
-    )
-
-
-def solve_table(
-    mdp: MDP,
-    objective: Objective,
-    stocks: Floats,
-    horizon: int | None,
-    tol: float | None,
-    memory: int,
-    states: Ints,
-) -> Table:
-    """The table that answers for all ``states`` and ``stocks``, on the highest rung of exactness that fits."""
-    utility = _require_expected_utility(mdp, objective)
-    horizon = check_horizon(horizon)
-    for name, limit in [("memory", memory), *([] if tol is None else [("tol", tol)])]:
-        if not (isinstance(limit, Real) and float(limit) > 0):
-            raise InvalidArgumentError(f"{name} must be a positive number; got {limit!r}")
-    if horizon is not None:
-        return _within(mdp, utility, stocks, horizon, tol, memory, states)
-    if mdp.gamma < 1 and not utility.indifferent_to_gamma:
-        raise NotOptimizableError(
-            f"{utility!r} is not indifferent to gamma, so with gamma = {mdp.gamma:.6g} and no horizon there is no "
-            "stationary optimum to iterate towards; pass horizon= (time is then put into the state), or use gamma = 1, "
-            "or declare degree= if the utility is homogeneous"
-        )
-    if mdp.gamma < 1:
-        return _discounted(mdp, utility, stocks, tol, memory, states)
-    return _undiscounted(mdp, utility, stocks, tol, memory, states)
-
-
-def _saturates(objective: ExpectedUtility) -> bool:
-    return objective.slopes is not None or objective.indicator
-
-
-def _undiscounted(
-    mdp: MDP, objective: ExpectedUtility, stocks: Floats, tol: float | None, memory: int, states: Ints
-) -> Table:
-    """Gamma = 1 without a horizon."""
-    saturation = Saturation.endless(mdp, objective.slopes) if _saturates(objective) else None
-    mesh = greatest_common_mesh(mdp.reward)
-    if saturation is not None and not saturation.linear and mesh is not None and direction(mdp) != 0:
-        return MonotoneTable(mdp, objective, saturation, float(mesh), stocks, memory)
-    if (
-        saturation is None
-        and isinstance(objective, Quadratic | Exponential)
-        and mesh is not None
-        and direction(mdp) > 0
-    ):
-        return FallingTable(mdp, objective, float(mesh), stocks, states, tol, memory)
-    problem = Problem(mdp, objective, Units.of(mdp, stocks), saturation)
-    nodes = close(problem, states, problem.units.key(stocks), _exact_memory(memory))
-    if nodes is not None:
-        return ReachableTable.solve_endless(problem, nodes)
-    component = end_components(mdp)
-    members = np.flatnonzero(component >= 0)
-    if len(members):
-        shown = np.flatnonzero(component == component[members[0]])[:8]
-        remedy = ", or make every reward on that cycle negative" if _saturates(objective) else ""
-        raise NotOptimizableError(
-            f"gamma = 1 without a horizon: infinitely many stocks can be reached, and the states {shown.tolist()} can "
-            f"be cycled through for ever; pass horizon=, or use gamma < 1{remedy}"
-        )
-    return _ending(mdp, objective, stocks, tol, memory, states)
-
-
-def _ending(
-    mdp: MDP, objective: ExpectedUtility, stocks: Floats, tol: float | None, memory: int, states: Ints
-) -> Table:
-    """Gamma = 1 without a horizon where every policy ends: cut after enough steps, with the error of what is cut off.
-
-    With ``T`` the time to the end, cutting after ``n`` steps moves the return by at most ``R_max max(T - n, 0)``, and
-    leaves it untouched unless ``T > n``.
-    """
-    largest = float(np.abs(mdp.reward).max(initial=0.0))
-    if objective.lipschitz is None and not objective.indicator:
-        raise NotOptimizableError(
-            f"gamma = 1 without a horizon: infinitely many stocks can be reached, and {objective!r} has no Lipschitz "
-            "constant that holds at all of them, so the return cannot be cut with a known error; pass horizon="
-        )
-    weight = 1.0 if objective.indicator else float(objective.lipschitz or 0.0) * largest
-    size = 1.0 if objective.indicator else max(weight, float(np.abs(objective.utility(stocks)).max()))
-    error = np.where(mdp.terminal, 0.0, 1.0) if objective.indicator else expected_time(mdp)
-    steps = 0
-    while weight * error[states].max(initial=0.0) > (1e-13 * size if tol is None else tol / 4):
-        error = expected_next(mdp, error)
-        steps += 1
-        if steps > _MOST_STEPS:
-            raise NotOptimizableError(
-                f"gamma = 1 without a horizon: after {_MOST_STEPS} steps the return may still be far from its end; "
-                "pass horizon= or a larger tol="
-            )
-    table = _within(mdp, objective, stocks, max(steps, 1), tol, memory, states)
-    return CutTable(table, weight * error, tol is None)
-
-
-#: Steps after which the search for a place to cut an endless return is given up.
-_MOST_STEPS = 20_000
-
-
-def _discounted(
-    mdp: MDP, objective: ExpectedUtility, stocks: Floats, tol: float | None, memory: int, states: Ints
-) -> Table:
-    """Gamma < 1 without a horizon."""
-    if _saturates(objective):
-        problem = Problem(mdp, objective, Units.of(mdp, stocks), Saturation.endless(mdp, objective.slopes))
-        nodes = close(problem, states, problem.units.key(stocks), _exact_memory(memory))
-        if nodes is not None:
-            return ReachableTable.solve_endless(problem, nodes)
-        return GridTable(problem, stocks, tol, memory)
-    problem = Problem(mdp, objective, Units(1.0, 1.0 / mdp.gamma, False), None)
-    rest = -return_range(mdp, -1.0), return_range(mdp, 1.0)
-    depth = _depth(problem, stocks, rest)
-    nodes_by_step = layers(problem, states, problem.units.key(stocks), depth, None, _exact_memory(memory))
-    if nodes_by_step is not None:
-        return ReachableTable.solve_layers(problem, nodes_by_step, None, rest)
-    return rounded_window(problem, stocks, depth, None, rest, tol, memory)
-
-
-def _within(
-    mdp: MDP,
-    objective: ExpectedUtility,
-    stocks: Floats,
-    horizon: int,
-    tol: float | None,
-    memory: int,
-    states: Ints,
-) -> Table:
-    """A finite horizon."""
-    check_steps(mdp, horizon, memory)
-    saturation = Saturation.within(mdp, objective.slopes, horizon) if _saturates(objective) else None
-    problem = Problem(mdp, objective, Units.of(mdp, stocks), saturation)
-    mesh = greatest_common_mesh(mdp.reward) if mdp.gamma == 1 else None
-    lattice = np.inf if mesh is None else window_bytes(problem, float(mesh), stocks, horizon)
-    if mesh is not None and lattice <= min(memory, _LATTICE_FIRST):
-        return WindowTable.exact_lattice(problem, float(mesh), stocks, horizon)
-    nodes = layers(problem, states, problem.units.key(stocks), horizon, horizon, _exact_memory(memory))
-    if nodes is not None:
-        return ReachableTable.solve_layers(problem, nodes, horizon)
-    if mesh is not None and lattice <= memory:
-        return WindowTable.exact_lattice(problem, float(mesh), stocks, horizon)
-    return rounded_window(problem, stocks, horizon, horizon, None, tol, memory)
-
-
-#: A lattice up to this many bytes is swept without looking for a smaller reachable set first.
-_LATTICE_FIRST = 2**28
-
-
-def _exact_memory(memory: int) -> int:
-    """Memory granted to the search for a reachable set: past it the search is given up in a second or two."""
-    return min(memory, 400 * 2**20)
-
-
-def _depth(problem: Problem, stocks: Floats, rest: tuple[Floats, Floats]) -> int:
-    """Steps after which the rest of a discounted return moves the value by at most 1e-13 of its size."""
-    least, greatest = float(rest[0].min()), float(rest[1].max())
-    low, high = float(stocks.min()) + least, float(stocks.max()) + greatest
-    lipschitz = problem.objective.lipschitz_on(low, high)
-    if lipschitz is None:
-        raise NotOptimizableError(
-            f"{problem.objective!r} declares no Lipschitz constant, so an endless return cannot be cut with a known "
-            "error; declare lipschitz=, or pass horizon="
-        )
-    size = max(float(np.abs(problem.objective.utility(np.array([low, high]))).max()), np.finfo(float).tiny)
-    reach = max(lipschitz * (greatest - least), np.finfo(float).tiny)
-    return max(1, int(np.ceil(np.log(1e-13 * size / reach) / np.log(problem.mdp.gamma))))

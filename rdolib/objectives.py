@@ -46,15 +46,48 @@ class Objective:
         The two properties of the module's docstring.
     lipschitz : float or None
         A constant ``L`` with ``|K(nu) - K(mu)| <= L W1(nu, mu)``; None when there is none.
+    reduction : str
+        For objectives that value iteration refuses: what to use instead.
     """
 
     indifferent_to_mixtures: bool = True
     indifferent_to_gamma: bool = True
     lipschitz: float | None = None
+    reduction: str = ""
 
-    def __call__(self, nu: Distribution) -> float:
+    def __call__(self, nu: Distribution) -> Any:
         """Value of the objective for the law ``nu``."""
         raise NotImplementedError
+
+    def missing(self, gamma: float, endless: bool) -> tuple[str, ...]:
+        """Names of the properties that value iteration needs on this kind of problem and the objective lacks.
+
+        A finite horizon needs indifference to mixtures alone, because time can be put into the state. Without a
+        horizon, ``gamma < 1`` needs indifference to gamma as well, and continuity.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> rdo.CVaR(0.1).missing(gamma=1.0, endless=False)
+        ('indifference to mixtures',)
+        >>> rdo.Exponential(-1.0).missing(gamma=0.9, endless=True)
+        ('indifference to gamma',)
+        """
+        lacks: tuple[str, ...] = () if self.indifferent_to_mixtures else ("indifference to mixtures",)
+        if not endless or gamma == 1:
+            return lacks
+        if not self.indifferent_to_gamma:
+            lacks += ("indifference to gamma",)
+        return lacks if self._continuous else (*lacks, "continuity")
+
+    @property
+    def _continuous(self) -> bool:
+        """Whether what is cut off an endless return can be made to matter as little as one likes."""
+        return True
+
+    def of_mixture(self, weights: Array, values: Array) -> Any:
+        """Value of a mixture from the values (n,) or (n, k) of its parts; for objectives indifferent to mixtures."""
+        return weights @ values
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -66,10 +99,11 @@ class ExpectedUtility(Objective):
     Parameters
     ----------
     f : callable
-        The utility, vectorized: an array of any shape in, an array of that shape out.
+        The utility, vectorized. Scalar rewards: an array of any shape in, an array of that shape out. Vector rewards
+        with ``m`` components: shape ``(..., m)`` in, ``(...)`` out.
     lipschitz : float, optional
-        A Lipschitz constant of ``f``. Without it infinite horizons and rounded stocks are refused, because their
-        error could not be bounded.
+        A Lipschitz constant of ``f`` (in the Euclidean norm, for vectors). Without it infinite horizons and rounded
+        stocks are refused, because their error could not be bounded.
     degree : float, optional
         ``p`` such that ``f(g x) = g**p f(x)`` for ``g > 0``. With it the objective is indifferent to gamma.
 
@@ -81,14 +115,22 @@ class ExpectedUtility(Objective):
     False
     >>> round(K(rdo.Distribution([0.0, 1.0], [0.5, 0.5])), 6)
     0.380797
+
+    The smaller of two components:
+
+    >>> K = rdo.ExpectedUtility(lambda x: x.min(axis=-1), lipschitz=1.0, degree=1.0)
+    >>> K(rdo.Distribution([[0.0, 3.0], [2.0, 1.0]], [0.5, 0.5]))
+    0.5
     """
 
     #: (below, above) for f(x) = below * min(x, 0) + above * max(x, 0); None for every other utility.
     slopes: tuple[float, float] | None = None
     #: True for the indicator of x >= 0.
     indicator: bool = False
-    #: True when f is known to be nondecreasing.
+    #: True when f is known to be nondecreasing (in every component).
     nondecreasing: bool = False
+    #: The norm on vectors in which `lipschitz` holds: 1, 2 or infinity.
+    norm: float = 2.0
 
     def __init__(
         self,
@@ -107,39 +149,59 @@ class ExpectedUtility(Objective):
         self.degree = degree
         self.indifferent_to_gamma = degree is not None
 
-    def utility(self, x: Any) -> Array:
-        """``f(x)``, elementwise; raises `InvalidArgumentError` where the utility is NaN or of the wrong shape."""
+    def utility(self, x: Any, dim: int = 1) -> Array:
+        """``f(x)`` for numbers ``x`` of any shape, or vectors ``x`` of shape ``(..., dim)`` when ``dim > 1``.
+
+        Raises `InvalidArgumentError` where the utility is NaN or of the wrong shape.
+        """
         x = np.asarray(x, dtype=np.float64)
-        y = np.asarray(self.f(x), dtype=np.float64)
-        if y.shape != x.shape:
+        y = np.asarray(self.f(x) if dim == 1 else self._of_vectors(x), dtype=np.float64)
+        shape = x.shape if dim == 1 else x.shape[:-1]
+        if y.shape != shape:
             raise InvalidArgumentError(
                 f"the utility returned shape {y.shape} for an input of shape {x.shape}; it must be vectorized, "
-                "one value for each stock (np.vectorize helps)"
+                f"one value for each stock: shape {shape}" + (" (np.vectorize helps)" if dim == 1 else "")
             )
         bad = np.isnan(y)
         if bad.any():
+            where = f"{x[bad].flat[0]:.6g}" if dim == 1 else str(x[bad][0].round(6).tolist())
             raise InvalidArgumentError(
-                f"the utility is NaN at x = {x[bad].flat[0]:.6g}; it must be a number for every stock that can occur"
+                f"the utility is NaN at x = {where}; it must be a number for every stock that can occur"
             )
         return y
 
-    def range_on(self, low: Array, high: Array) -> tuple[Array, Array]:
-        """Bounds ``(least, greatest)`` of ``f`` on the intervals ``[low, high]``; infinite when nothing is known."""
-        at_low, at_high = self.utility(low), self.utility(high)
+    def _of_vectors(self, x: Array) -> Any:
+        """``f`` on vectors (..., m)."""
+        return self.f(x)
+
+    def range_on(self, low: Array, high: Array, dim: int = 1) -> tuple[Array, Array]:
+        """Bounds ``(least, greatest)`` of ``f`` on the boxes ``[low, high]``; infinite when nothing is known."""
+        at_low, at_high = self.utility(low, dim), self.utility(high, dim)
         if self.nondecreasing:
             return at_low, at_high
         if self.lipschitz is None:
             return np.full_like(at_low, -np.inf), np.full_like(at_low, np.inf)
-        slack = 0.5 * (self.lipschitz * (high - low) - np.abs(at_high - at_low))
+        slack = 0.5 * (self.lipschitz * self.length(high - low, dim) - np.abs(at_high - at_low))
         return np.minimum(at_low, at_high) - slack, np.maximum(at_low, at_high) + slack
 
-    def lipschitz_on(self, low: float, high: float) -> float | None:
-        """A Lipschitz constant of ``f`` on ``[low, high]``, or None."""
+    def length(self, x: Array, dim: int) -> Array:
+        """``|x|``, in the norm of `lipschitz` for vectors (..., dim)."""
+        return np.abs(x) if dim == 1 else np.asarray(np.linalg.norm(x, ord=self.norm, axis=-1))
+
+    def lipschitz_on(self, low: Any, high: Any) -> float | None:
+        """A Lipschitz constant of ``f`` on ``[low, high]``, numbers or vectors (m,); or None."""
         return self.lipschitz
+
+    @property
+    def _continuous(self) -> bool:
+        # The indicator is not, but its limits from above and from below are known (`rdolib._rungs`).
+        return (
+            self.indicator or self.lipschitz is not None or type(self).lipschitz_on is not ExpectedUtility.lipschitz_on
+        )
 
     def __call__(self, nu: Distribution) -> float:
         """Value of the objective for the law ``nu``."""
-        return float(nu.probs @ self.utility(nu.atoms))
+        return float(nu.probs @ self.utility(nu.atoms, nu.reward_dim))
 
     def __repr__(self) -> str:
         if type(self) is ExpectedUtility:
@@ -150,7 +212,8 @@ class ExpectedUtility(Objective):
 class TwoSlope(ExpectedUtility):
     """``f(x) = below * min(x, 0) + above * max(x, 0)``: one price for falling short, another for a surplus.
 
-    These are all the Lipschitz scalar utilities that are indifferent to every discount (up to a constant).
+    These are all the Lipschitz scalar utilities that are indifferent to every discount (up to a constant). On vector
+    rewards the utilities of the components are added up; so they are for all its kinds below.
 
     Examples
     --------
@@ -171,14 +234,16 @@ class TwoSlope(ExpectedUtility):
         self.slopes = (below, above)
         self.nondecreasing = below >= 0 and above >= 0
 
-    def range_on(self, low: Array, high: Array) -> tuple[Array, Array]:
-        """Exact bounds of ``f`` on the intervals."""
-        at_low, at_high, kink = self.utility(low), self.utility(high), np.clip(0.0, low, high)
-        at_kink = self.utility(kink)
-        return (
-            np.minimum(np.minimum(at_low, at_high), at_kink),
-            np.maximum(np.maximum(at_low, at_high), at_kink),
-        )
+    norm = 1.0
+
+    def _of_vectors(self, x: Array) -> Any:
+        return self.f(x).sum(axis=-1)
+
+    def range_on(self, low: Array, high: Array, dim: int = 1) -> tuple[Array, Array]:
+        """Exact bounds of ``f`` on the boxes."""
+        corners = self.f(low), self.f(high), self.f(np.clip(0.0, low, high))
+        least, greatest = np.minimum.reduce(corners), np.maximum.reduce(corners)
+        return (least, greatest) if dim == 1 else (least.sum(axis=-1), greatest.sum(axis=-1))
 
     def __repr__(self) -> str:
         if type(self) is TwoSlope and self.slopes is not None:
@@ -245,6 +310,8 @@ class Surplus(TwoSlope):
 class Threshold(ExpectedUtility):
     """``P(X >= 0)``. With ``stock = -target``: the probability that the return reaches the target.
 
+    On vector rewards all components have to reach zero.
+
     A value within 1e-12 of zero counts as zero, so that 0.1 + 0.2 - 0.3 has reached it.
 
     Examples
@@ -260,11 +327,14 @@ class Threshold(ExpectedUtility):
     def __init__(self) -> None:
         super().__init__(lambda x: np.where(x >= -ZERO, 1.0, 0.0), degree=0.0)
 
+    def _of_vectors(self, x: Array) -> Any:
+        return self.f(x).min(axis=-1)
+
 
 class Exponential(ExpectedUtility):
     """``f(x) = (exp(beta x) - 1) / beta``: averse to risk for ``beta < 0``, seeking it for ``beta > 0``.
 
-    Not indifferent to gamma: with a discount below one it needs a finite horizon.
+    Not indifferent to gamma: with a discount below one it needs a finite horizon. For scalar rewards.
 
     Examples
     --------
@@ -283,9 +353,15 @@ class Exponential(ExpectedUtility):
         self.beta: float = float(beta)
         super().__init__(lambda x: np.expm1(self.beta * x) / self.beta)
 
-    def lipschitz_on(self, low: float, high: float) -> float | None:
+    def _of_vectors(self, x: Array) -> Any:
+        raise InvalidArgumentError(
+            f"{self!r} is a utility of scalar returns; say how the components are to be weighed with "
+            "rdo.ExpectedUtility(f), f from shape (..., m) to (...)"
+        )
+
+    def lipschitz_on(self, low: Any, high: Any) -> float | None:
         """Largest slope of ``f`` on ``[low, high]``."""
-        return float(np.exp(max(self.beta * low, self.beta * high)))
+        return float(np.exp(np.max([self.beta * low, self.beta * high])))
 
     def __repr__(self) -> str:
         return f"Exponential({self.beta:.6g})"
@@ -293,6 +369,8 @@ class Exponential(ExpectedUtility):
 
 class Quadratic(ExpectedUtility):
     """``-E X**2``: squared distance from zero; with ``stock = -b`` it is minus the variance around ``b``.
+
+    On vector rewards: minus the squared Euclidean distance.
 
     Examples
     --------
@@ -304,45 +382,144 @@ class Quadratic(ExpectedUtility):
     def __init__(self) -> None:
         super().__init__(lambda x: -np.square(x), degree=2.0)
 
-    def range_on(self, low: Array, high: Array) -> tuple[Array, Array]:
-        """Exact bounds of ``f`` on the intervals."""
-        at_low, at_high = self.utility(low), self.utility(high)
-        return np.minimum(at_low, at_high), self.utility(np.clip(0.0, low, high))
+    def _of_vectors(self, x: Array) -> Any:
+        return self.f(x).sum(axis=-1)
 
-    def lipschitz_on(self, low: float, high: float) -> float | None:
+    def range_on(self, low: Array, high: Array, dim: int = 1) -> tuple[Array, Array]:
+        """Exact bounds of ``f`` on the boxes."""
+        farthest = np.maximum(np.abs(low), np.abs(high))
+        return self.utility(farthest, dim), self.utility(np.clip(0.0, low, high), dim)
+
+    def lipschitz_on(self, low: Any, high: Any) -> float | None:
         """Largest slope of ``f`` on ``[low, high]``."""
-        return 2.0 * max(abs(low), abs(high))
+        return 2.0 * float(np.linalg.norm(np.maximum(np.abs(low), np.abs(high)).reshape(-1)))
 
 
-class CVaR(Objective):
-    """Conditional value at risk: the mean of the worst ``level`` fraction of returns, ``0 < level <= 1``.
+class Homeostasis(ExpectedUtility):
+    """``-E ||X||``: keep every component near zero, in the norm 1, 2 or infinity.
 
-    An objective of the law of ``G`` that chooses its own initial stock: `optimize` and `frontier` accept it,
-    `value_iteration` does not.
+    With ``stock = level - set point`` the levels are kept near the set point. On scalar rewards it is `TargetReturn`.
 
     Examples
     --------
     >>> import rdolib as rdo
-    >>> rdo.CVaR(0.5)(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
-    2.0
+    >>> rdo.Homeostasis()(rdo.Distribution([[3.0, 4.0], [0.0, 0.0]], [0.5, 0.5]))
+    -2.5
+    >>> rdo.Homeostasis(norm=1)(rdo.Distribution([[3.0, 4.0], [0.0, 0.0]], [0.5, 0.5]))
+    -3.5
     """
 
-    indifferent_to_mixtures = False
+    slopes = (1.0, -1.0)
 
-    def __init__(self, level: float) -> None:
-        self.level = check_level(level)
-        self.lipschitz = 1.0 / self.level
+    def __init__(self, norm: float = 2) -> None:
+        if not isinstance(norm, Real) or norm not in (1, 2, np.inf):
+            raise InvalidArgumentError(f"norm must be 1, 2 or infinity (float('inf')); got {norm!r}")
+        super().__init__(lambda x: -np.abs(x), lipschitz=1.0, degree=1.0)
+        self.norm = float(norm)
+
+    def _of_vectors(self, x: Array) -> Any:
+        return -self.length(x, x.shape[-1])
+
+    def range_on(self, low: Array, high: Array, dim: int = 1) -> tuple[Array, Array]:
+        """Exact bounds of ``f`` on the boxes."""
+        farthest = np.maximum(np.abs(low), np.abs(high))
+        return self.utility(farthest, dim), self.utility(np.clip(0.0, low, high), dim)
+
+    def __repr__(self) -> str:
+        return f"Homeostasis(norm={self.norm:g})"
+
+
+class EssInf(Objective):
+    """The worst that can happen: the least value of positive probability, for scalar rewards.
+
+    Not an expected utility. It is 1-Lipschitz in the Wasserstein distance of order infinity (not 1), which is enough
+    for every horizon and discount. Adding a stock adds it to the value, so the policy never looks at its stock.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> rdo.EssInf()(rdo.Distribution([-1.0, 3.0], [0.25, 0.75]))
+    -1.0
+    """
+
+    #: +1: the least value; -1: the greatest.
+    sign = 1.0
 
     def __call__(self, nu: Distribution) -> float:
         """Value of the objective for the law ``nu``."""
-        return nu.cvar(self.level)
+        require_scalar_law(self, nu)
+        return float(self.sign * (self.sign * nu.atoms).min())
+
+    def of_mixture(self, weights: Array, values: Array) -> Any:
+        """The worst (best) of the parts that can occur."""
+        return self.sign * (self.sign * values[weights > 0]).min()
+
+
+class EssSup(EssInf):
+    """The best that can happen: the greatest value of positive probability, for scalar rewards.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> rdo.EssSup()(rdo.Distribution([-1.0, 3.0], [0.75, 0.25]))
+    3.0
+    """
+
+    sign = -1.0
+
+
+class Lexicographic(Objective):
+    """First things first: maximize the first objective; among its maximizers the second; and so on.
+
+    The value is the tuple of their values. Ties of an earlier objective are taken with the library's tolerance, 1e-12
+    relative. Safe for a finite horizon only, or where every policy ends within a known number of steps: an endless
+    discounted return cut after any number of steps can rank the first objective wrongly for ever.
+
+    Parameters
+    ----------
+    *objectives : Objective
+        At least two. All but the last must be expected utilities: only these make a strict preference in one branch
+        of a mixture a strict preference of the whole.
+
+    Examples
+    --------
+    >>> import rdolib as rdo
+    >>> K = rdo.Lexicographic(rdo.Threshold(), rdo.Mean())
+    >>> K(rdo.Distribution([-1.0, 3.0], [0.5, 0.5]))
+    (0.5, 1.0)
+    """
+
+    def __init__(self, *objectives: Objective) -> None:
+        if len(objectives) < 2 or not all(isinstance(one, Objective) for one in objectives):
+            raise InvalidArgumentError(f"Lexicographic takes at least two objectives; got {objectives!r}")
+        self.objectives = objectives
+        self.indifferent_to_mixtures = all(isinstance(one, ExpectedUtility) for one in objectives[:-1]) and (
+            objectives[-1].indifferent_to_mixtures
+        )
+        self.indifferent_to_gamma = all(one.indifferent_to_gamma for one in objectives)
+        self.reduction = (
+            "put expected utilities first, such as rdo.Threshold or rdo.Shortfall; only the last may be of another kind"
+        )
+
+    def missing(self, gamma: float, endless: bool) -> tuple[str, ...]:
+        """As for every objective; without a horizon continuity is always missing."""
+        return (*super().missing(gamma, endless), "continuity") if endless else super().missing(gamma, endless)
+
+    def __call__(self, nu: Distribution) -> tuple[Any, ...]:
+        """Values of all objectives for the law ``nu``."""
+        return tuple(one(nu) for one in self.objectives)
+
+    def of_mixture(self, weights: Array, values: Array) -> Any:
+        """Component by component."""
+        return tuple(one.of_mixture(weights, values[:, j]) for j, one in enumerate(self.objectives))
 
     def __repr__(self) -> str:
-        return f"CVaR({self.level:.6g})"
+        return f"Lexicographic({', '.join(map(repr, self.objectives))})"
 
 
-def check_level(level: float) -> float:
-    """The level as a float; `InvalidArgumentError` outside ``(0, 1]``."""
-    if not (isinstance(level, Real) and 0 < float(level) <= 1):
-        raise InvalidArgumentError(f"level must lie in (0, 1]; got {level}")
-    return float(level)
+def require_scalar_law(objective: Objective, nu: Distribution) -> None:
+    """`InvalidArgumentError` for a vector law."""
+    if nu.reward_dim != 1:
+        raise InvalidArgumentError(
+            f"{objective!r} is defined for scalar returns; this law has {nu.reward_dim} components"
+        )

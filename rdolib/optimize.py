@@ -24,16 +24,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rdolib._cvar import CVaRSearch
+from rdolib._rungs import MEMORY, check_horizon, require_mdp, require_scalar, solve_table
 from rdolib.distributions import Distribution
-from rdolib.dp import MEMORY, Policy, check_horizon, check_stocks, law, require_scalar, solve_table
+from rdolib.dp import Policy, check_stocks, law, plain
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
-from rdolib.objectives import CVaR, Objective
+from rdolib.objectives import Objective
+from rdolib.risk import CVaR, OuterSearch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,12 +48,12 @@ class Plan:
 
     Attributes
     ----------
-    value : float
+    value : float (a tuple for `Lexicographic`)
         The objective at the start under the plan: of the law of ``stock + G`` for fixed-stock objectives, of the law
         of ``G`` for objectives that choose their stock.
     bounds : (float, float)
         Certified lower and upper bound of the optimum. Equal up to rounding where the solver is exact.
-    stock : float
+    stock : float, or a tuple of m floats
         Initial stock ``c_0`` to run the policy from.
     policy : Policy
     converged : bool
@@ -65,9 +68,9 @@ class Plan:
 
     mdp: MDP = field(repr=False)
     objective: Objective
-    value: float
-    bounds: tuple[float, float]
-    stock: float
+    value: Any
+    bounds: tuple[Any, Any]
+    stock: Any
     policy: Policy = field(repr=False)
     horizon: int | None
     state: int | None
@@ -79,7 +82,7 @@ class Plan:
     @cached_property
     def returns(self) -> Distribution:
         """Law of ``G`` under the plan, without the stock; computed on first use."""
-        return law(self.policy, start_distribution(self.mdp, self.state), self.stock, self.horizon)
+        return law(self.policy, start_distribution(self.mdp, self.state), np.array(self.stock), self.horizon)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def optimize(
     objective: Objective,
     horizon: int | None = None,
     state: int | None = None,
-    stock: float | None = None,
+    stock: ArrayLike | None = None,
     tol: float | None = None,
     memory: int = MEMORY,
 ) -> Plan:
@@ -131,8 +134,8 @@ def optimize(
         Number of steps; None means endless.
     state : int, optional
         Initial state; None means ``mdp.initial``, which may be a distribution: then one initial stock serves all.
-    stock : float, optional
-        Initial stock of a fixed-stock objective, in units of reward; 0 when left out.
+    stock : float or (m,) floats, optional
+        Initial stock of a fixed-stock objective, in units of reward; zero when left out.
     tol : float, optional
         Largest gap between the bounds where the answer is certified rather than exact; None: the best the memory
         allows.
@@ -154,28 +157,31 @@ def optimize(
     >>> rdo.optimize(mdp, rdo.Mean()).value, rdo.optimize(mdp, rdo.CVaR(0.5)).value
     (1.5, 1.0)
     """
-    require_scalar(mdp)
+    require_mdp(mdp)
     horizon = check_horizon(horizon)
-    if isinstance(objective, CVaR):
+    if isinstance(objective, OuterSearch):
         if stock is not None:
             raise InvalidArgumentError(f"{objective!r} chooses its own initial stock; leave stock= out")
-        return _cvar_plans(mdp, [objective], horizon, state, tol, memory)[0]
-    stocks = check_stocks(0.0 if stock is None else stock)
-    if len(stocks) != 1 or np.ndim(0.0 if stock is None else stock) != 0:
-        raise InvalidArgumentError("optimize takes one initial stock; value_iteration takes an array of them")
+        require_scalar(mdp, objective)
+        if isinstance(objective, CVaR):
+            return _cvar_plans(mdp, [objective], horizon, state, tol, memory)[0]
+        raise NotOptimizableError(f"{objective!r}: {objective.reduction}")
+    stocks = check_stocks(mdp, 0.0 if stock is None else stock, several=False)
     start = start_distribution(mdp, state)
     states = np.flatnonzero(start > 0)
     table = solve_table(mdp, objective, stocks, horizon, tol, memory, states)
-    lower, upper = table.bounds(states, np.full(len(states), stocks[0]))
-    low, high = float(start[states] @ lower), float(start[states] @ upper)
-    if not np.isfinite([low, high]).all():
+    lower, upper = table.bounds(states, stocks[np.zeros(len(states), dtype=np.int64)])
+    bad = ~np.isfinite(lower + upper).reshape(len(states), -1).all(axis=1)
+    if bad.any():
         raise NotOptimizableError(
-            f"from state {states[~np.isfinite(lower)][0]} the objective is {low}: no policy has a return that "
+            f"from state {states[bad][0]} the objective is {lower[bad][0]}: no policy has a return that "
             "converges to a finite value; pass horizon=, or use gamma < 1"
         )
-    gap = high - low
+    low, high = (objective.of_mixture(start[states], value) for value in (lower, upper))
+    gap = float(np.abs(np.subtract(high, low)).max())
+    value, at_most = plain(low), plain(high)
     return Plan(
-        mdp, objective, low, (low, high), float(stocks[0]), Policy(mdp, table, horizon), horizon, state,
+        mdp, objective, value, (value, at_most), plain(stocks[0]), Policy(mdp, table, horizon), horizon, state,
         table.exact or tol is None or gap <= tol, table.iterations, gap, table.rung,
     )  # fmt: skip
 
@@ -199,7 +205,7 @@ def frontier(
     >>> front.values.round(6).tolist()
     [1.0, 1.0, 1.5]
     """
-    require_scalar(mdp)
+    require_mdp(mdp)
     horizon = check_horizon(horizon)
     if not callable(objective) or isinstance(objective, Objective):
         raise InvalidArgumentError("frontier takes a family of objectives, such as rdo.CVaR: a callable from a level")
@@ -211,6 +217,7 @@ def frontier(
     objectives = [objective(level) for level in level_list]
     cvars = [one for one in objectives if isinstance(one, CVaR)]
     if len(cvars) == len(objectives):
+        require_scalar(mdp, cvars[0])
         return Frontier(level_list, tuple(_cvar_plans(mdp, cvars, horizon, state, tol, memory)))
     return Frontier(level_list, tuple(optimize(mdp, one, horizon, state, tol=tol, memory=memory) for one in objectives))
 

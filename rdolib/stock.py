@@ -20,9 +20,9 @@ range of the stock, and no user has to guess it. Derived in the book, chapter "S
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
@@ -107,7 +107,7 @@ class Units:
         total = key + reward
         if not self.exact:
             # A sum that cancels to rounding noise is zero: 0.1 + 0.2 - 0.3 is 0.
-            noise = np.abs(total) <= SAME * np.maximum(np.abs(key), np.abs(reward))
+            noise = np.abs(total) < SAME * np.maximum(np.abs(key), np.abs(reward))  # (never an infinite stock)
             total = np.where(noise, 0.0, total)
             return _round_bits(total * self.factor)
         return np.asarray(total * self.factor + 0.0)
@@ -134,12 +134,23 @@ def _meshes(rewards: Fraction, k: int, stocks: Floats) -> Iterator[float]:
         yield float(fractions)
 
 
+def component(mdp: MDP, j: int) -> MDP:
+    """The MDP with component ``j`` of a vector reward as its reward."""
+    return replace(mdp, reward_dim=1, reward=np.ascontiguousarray(mdp.reward[:, j]))
+
+
+def _by_component(mdp: MDP, f: Callable[[MDP], Floats]) -> Floats:
+    return np.stack([f(component(mdp, j)) for j in range(mdp.reward_dim)], axis=-1)
+
+
 def return_range(mdp: MDP, sign: float) -> Floats:
-    """Supremum over all policies and outcomes of ``sign * G``, by state, for an endless horizon.
+    """Supremum over all policies and outcomes of ``sign * G``, by state, for an endless horizon: (S,) or (S, m).
 
     Infinite where ``gamma = 1`` and a cycle of outcomes gains for ever; minus infinity where no path ever settles.
     With a discount the result is the limit from above, so at any time a valid bound.
     """
+    if mdp.reward_dim > 1:
+        return _by_component(mdp, lambda one: return_range(one, sign))
     reward = sign * mdp.reward
     first, states = _outcome_rows(mdp)
     open_next = np.where(mdp.terminated, mdp.n_states, mdp.next_state)  # one row more: what has ended is worth 0
@@ -178,7 +189,9 @@ def return_range(mdp: MDP, sign: float) -> Floats:
 
 
 def return_range_by_step(mdp: MDP, sign: float, horizon: int) -> Floats:
-    """``(horizon + 1, S)``: the same supremum with ``n`` steps left, row ``n``."""
+    """``(horizon + 1, S)`` or ``(horizon + 1, S, m)``: the same supremum with ``n`` steps left, row ``n``."""
+    if mdp.reward_dim > 1:
+        return _by_component(mdp, lambda one: return_range_by_step(one, sign, horizon))
     reward = sign * mdp.reward
     first, states = _outcome_rows(mdp)
     open_next = np.where(mdp.terminated, mdp.n_states, mdp.next_state)
@@ -195,11 +208,16 @@ def _outcome_rows(mdp: MDP) -> tuple[Ints, Ints]:
     return mdp.outcome_ptr[mdp.pair_ptr[states]], states
 
 
+def _pays(mdp: MDP) -> Bools:
+    """Outcomes whose reward is not zero."""
+    return np.asarray((mdp.reward != 0).reshape(-1, mdp.reward_dim).any(axis=1))
+
+
 def _rests(mdp: MDP) -> Bools:
     """States from which some sequence of outcomes goes on for ever with reward 0."""
     rests = ~mdp.terminal
     outcome_state = np.repeat(mdp.pair_state, np.diff(mdp.outcome_ptr))
-    quiet = (mdp.reward == 0) & ~mdp.terminated
+    quiet = ~_pays(mdp) & ~mdp.terminated
     while True:
         new = np.zeros_like(rests)
         new[outcome_state[quiet & rests[mdp.next_state]]] = True
@@ -212,7 +230,7 @@ def resting_pairs(mdp: MDP) -> Bools:
     """Pairs that earn nothing and lead only to states where resting can go on: taking them for ever pays 0."""
     outcome_pair = np.repeat(np.arange(len(mdp.pair_action)), np.diff(mdp.outcome_ptr))
     resting = np.ones(len(mdp.pair_action), dtype=np.bool_)
-    resting[outcome_pair[(mdp.reward != 0) | mdp.terminated]] = False
+    resting[outcome_pair[_pays(mdp) | mdp.terminated]] = False
     while True:
         state_rests = np.zeros(mdp.n_states, dtype=np.bool_)
         state_rests[mdp.pair_state[resting]] = True
@@ -233,7 +251,7 @@ def end_components(mdp: MDP) -> Ints:
     stays[outcome_pair[mdp.terminated]] = False
     while True:
         used = stays[outcome_pair]
-        component = _strong_components(mdp.n_states, mdp.pair_state[outcome_pair[used]], mdp.next_state[used])
+        component, _ = _strong_components(mdp.n_states, mdp.pair_state[outcome_pair[used]], mdp.next_state[used])
         new = stays.copy()
         new[outcome_pair[component[mdp.pair_state[outcome_pair]] != component[mdp.next_state]]] = False
         has_action = np.zeros(mdp.n_states, dtype=np.bool_)
@@ -244,12 +262,28 @@ def end_components(mdp: MDP) -> Ints:
         stays = new
 
 
-def _strong_components(n: int, tail: NDArray[np.int32], head: NDArray[np.int32]) -> Ints:
+def ends_within(mdp: MDP) -> int | None:
+    """The largest number of steps that any path can take, at least 1; None when some path can go on for ever."""
+    outcome_pair = np.repeat(np.arange(len(mdp.pair_action)), np.diff(mdp.outcome_ptr))
+    tail, head = mdp.pair_state[outcome_pair][~mdp.terminated], mdp.next_state[~mdp.terminated]
+    _, cyclic = _strong_components(mdp.n_states, tail, head)
+    if cyclic.any():
+        return None
+    steps = np.where(mdp.terminal, 0, 1)
+    while True:
+        longer = steps.copy()
+        np.maximum.at(longer, tail, steps[head] + 1)
+        if (longer == steps).all():
+            return max(1, int(steps.max()))
+        steps = longer
+
+
+def _strong_components(n: int, tail: NDArray[np.int32], head: NDArray[np.int32]) -> tuple[Ints, Bools]:
     order = np.argsort(tail, kind="stable")
     first = np.searchsorted(tail[order], np.arange(n + 1)).astype(np.int64)
-    component = np.empty(n, dtype=np.int64)
-    _kernels.strong_components(first, head[order], component, np.zeros(n, dtype=np.bool_))
-    return component
+    component, cyclic = np.empty(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
+    _kernels.strong_components(first, head[order], component, cyclic)
+    return component, cyclic
 
 
 def _tail(mdp: MDP, weight: float, needed: Bools) -> tuple[Floats, NDArray[np.int32]]:
@@ -420,6 +454,55 @@ class Saturation:
     def action(self, state: Ints, side: NDArray[np.int8], left: int = 0) -> NDArray[np.int32]:
         """Optimal actions at saturated stocks (arbitrary where ``side`` is 0)."""
         return np.asarray(np.where(side > 0, self.high_action[left, state], self.low_action[left, state]))
+
+
+@dataclass(frozen=True)
+class OrthantSaturation:
+    """Saturation of the indicator that every component of a vector return reaches zero.
+
+    ``least`` and ``greatest`` are (1, S, m) for an endless horizon, else (H + 1, S, m). A component that is sure of
+    reaching zero matters no more: it is set to infinity, where it stays, so that such stocks are one.
+    """
+
+    least: Floats
+    greatest: Floats
+    sure_action: NDArray[np.int32]
+
+    #: No linear part, as for the scalar indicator.
+    slopes = None
+    linear = False
+
+    @classmethod
+    def of(cls, mdp: MDP, horizon: int | None) -> OrthantSaturation:
+        """With or without a horizon."""
+        if horizon is None:
+            least, greatest = -return_range(mdp, -1.0)[None], return_range(mdp, 1.0)[None]
+            everywhere = np.ones(mdp.n_states, dtype=np.bool_)
+            return cls(least, greatest, best_mean(component(mdp, 0), 0.0, everywhere)[1])
+        least, greatest = -return_range_by_step(mdp, -1.0, horizon), return_range_by_step(mdp, 1.0, horizon)
+        lowest = np.zeros(mdp.n_states, dtype=np.int32)
+        live = ~mdp.terminal
+        lowest[live] = mdp.pair_action[mdp.pair_ptr[:-1][live]]
+        return cls(least, greatest, lowest)
+
+    def clamp(self, state: Ints, stock: Floats, left: int) -> Floats:
+        """Stocks (n, m) with their sure components at infinity."""
+        return np.where(stock >= -self.least[left, state] - SAME, np.inf, stock)
+
+    def side(self, state: Ints, stock: Floats, left: int = 0, slack: float = 0.0) -> NDArray[np.int8]:
+        """-1 where some component is lost, +1 where all are sure, 0 in between."""
+        slack = max(slack, SAME)
+        sure = (stock >= -self.least[left, state] - slack).all(axis=-1)
+        lost = (stock < -self.greatest[left, state] - slack).any(axis=-1)
+        return np.where(sure, 1, np.where(lost, -1, 0)).astype(np.int8)
+
+    def value(self, state: Ints, stock: Floats, side: NDArray[np.int8], left: int = 0) -> Floats:
+        """Value at saturated stocks (arbitrary where ``side`` is 0)."""
+        return np.where(side > 0, 1.0, 0.0)
+
+    def action(self, state: Ints, side: NDArray[np.int8], left: int = 0) -> NDArray[np.int32]:
+        """Optimal actions at saturated stocks (arbitrary where ``side`` is 0)."""
+        return self.sure_action[state]
 
 
 def best_mean_by_step(mdp: MDP, weight: float, horizon: int) -> tuple[Floats, NDArray[np.int32]]:

@@ -8,6 +8,8 @@ state that the table lacks is terminal. An outcome with ``terminated=True`` ends
 state does. A start is a state, or ``{state: probability}``.
 
 A law is a tuple of ``(atom, probability)`` pairs with distinct, ascending atoms.
+
+Rewards, stocks and atoms are fractions or, all of them, a :class:`Vector` of fractions.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-Outcome = tuple[Fraction, int, Fraction, bool]
+# A fraction or a vector of fractions.
+Number = Any
+Outcome = tuple[Fraction, int, Number, bool]
 Table = Mapping[int, Mapping[int, Sequence[Outcome]]]
-Law = tuple[tuple[Fraction, Fraction], ...]
+Law = tuple[tuple[Number, Fraction], ...]
 Start = int | Mapping[int, Fraction]
 # An exact utility keeps the result exact; a float utility (an exponential) makes it a float.
-Utility = Callable[[Fraction], Any]
+Utility = Callable[[Number], Any]
+Functional = Callable[[Law], Any]
+# Return distributions: from a state and a stock to a law.
+Eta = Callable[[int, Number], Law]
 
 ZERO, ONE = Fraction(0), Fraction(1)
 
@@ -31,15 +38,45 @@ class TooManyLawsError(Exception):
     """The problem is too large for exhaustive search."""
 
 
+class Vector(tuple[Fraction, ...]):
+    """A vector of fractions, which adds to another one and is scaled by a number."""
+
+    def __new__(cls, values: Iterable[Any]) -> Vector:
+        """Make every component a fraction."""
+        return super().__new__(cls, map(Fraction, values))
+
+    def __add__(self, other: Any) -> Vector:
+        """Add component by component (a tuple would be prolonged)."""
+        return Vector(x + y for x, y in zip(self, other, strict=True))
+
+    def __rmul__(self, number: Any) -> Vector:
+        """Scale every component."""
+        return Vector(number * x for x in self)
+
+    def __truediv__(self, number: Fraction) -> Vector:
+        """Divide every component."""
+        return Vector(x / number for x in self)
+
+
+def exact(x: Any) -> Number:
+    """Return the number as a fraction, the tuple as a vector."""
+    return Vector(x) if isinstance(x, tuple) else Fraction(x)
+
+
+def nothing(table: Table) -> Number:
+    """Return the zero of the table's rewards."""
+    return 0 * exact(next(r for rows in table.values() for outcomes in rows.values() for _, _, r, _ in outcomes))
+
+
 # --------------------------------------------------------------------------------------------------
 # laws
 
 
 def law(atoms: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Law:
     """Return the law with these (atom, probability) pairs: equal atoms merged, zero probabilities dropped."""
-    total: dict[Fraction, Fraction] = {}
+    total: dict[Number, Fraction] = {}
     for atom, prob in atoms.items() if isinstance(atoms, Mapping) else atoms:
-        total[Fraction(atom)] = total.get(Fraction(atom), ZERO) + Fraction(prob)
+        total[exact(atom)] = total.get(exact(atom), ZERO) + Fraction(prob)
     return tuple(sorted((atom, prob) for atom, prob in total.items() if prob))
 
 
@@ -48,7 +85,7 @@ def point(atom: Any) -> Law:
     return law({atom: 1})
 
 
-def shift(nu: Law, offset: Fraction, scale: Fraction = ONE) -> Law:
+def shift(nu: Law, offset: Number, scale: Fraction = ONE) -> Law:
     """Return the law of ``offset + scale * X``."""
     return law((offset + scale * atom, prob) for atom, prob in nu)
 
@@ -130,6 +167,79 @@ def signed_sharpe_square(nu: Law) -> Fraction:
     return m * abs(m) / var(nu)
 
 
+def ess_inf(nu: Law) -> Number:
+    """Return the worst that can happen."""
+    return nu[0][0]
+
+
+def ess_sup(nu: Law) -> Number:
+    """Return the best that can happen."""
+    return nu[-1][0]
+
+
+def lexicographic(*functionals: Functional) -> Functional:
+    """Return the functional whose values are tuples, which Python orders by their first difference."""
+    return lambda nu: tuple(functional(nu) for functional in functionals)
+
+
+# --------------------------------------------------------------------------------------------------
+# distances of two laws
+
+
+def couple(nu: Law, mu: Law) -> list[tuple[Fraction, Fraction, Fraction]]:
+    """Return the monotone coupling as (mass, x, y): the k-th smallest part of one with that of the other.
+
+    For scalar laws it is the best one for every convex cost of the distance.
+    """
+    pieces, left, right = [], list(nu), list(mu)
+    while left:
+        (x, p), (y, q) = left.pop(0), right.pop(0)
+        mass = min(p, q)
+        pieces.append((mass, x, y))
+        left = [(x, p - mass), *left] if p > mass else left
+        right = [(y, q - mass), *right] if q > mass else right
+    return pieces
+
+
+def w_power(nu: Law, mu: Law, p: int = 1) -> Fraction:
+    """Return W_p(nu, mu)**p of two scalar laws, a fraction for integer p; W_1 itself for p = 1."""
+    return sum((mass * abs(x - y) ** p for mass, x, y in couple(nu, mu)), ZERO)
+
+
+def w_inf(nu: Law, mu: Law) -> Fraction:
+    """Return the Wasserstein distance of order infinity of two scalar laws."""
+    return max(abs(x - y) for _, x, y in couple(nu, mu))
+
+
+def transport(nu: Law, mu: Law, cost: Callable[[Number, Number], Fraction]) -> Fraction:
+    """Return the least mean cost of a coupling, for atoms of any kind.
+
+    Mass is sent along cheapest paths, one after the other; mass that was sent before may be called back. Costs of
+    cheapest paths only rise, so the result is optimal.
+    """
+    supply, demand = [p for _, p in nu], [q for _, q in mu]
+    price = {(i, j): cost(x, y) for i, (x, _) in enumerate(nu) for j, (y, _) in enumerate(mu)}
+    flow = dict.fromkeys(price, ZERO)
+    while any(supply):
+        # Bellman and Ford: the cheapest way to each source (None, i) and sink (j, None), and the arc it came by.
+        ways: dict[tuple[str, int], tuple[Fraction, list[tuple[int, int, int]]]]
+        ways = {("source", i): (ZERO, []) for i, p in enumerate(supply) if p}
+        for _ in range(len(supply) + len(demand)):
+            for (i, j), c in price.items():
+                for tail, head, sign in ((("source", i), ("sink", j), 1), (("sink", j), ("source", i), -1)):
+                    if tail in ways and (sign > 0 or flow[i, j]):
+                        length, arcs = ways[tail]
+                        if head not in ways or length + sign * c < ways[head][0]:
+                            ways[head] = (length + sign * c, [*arcs, (i, j, sign)])
+        _, arcs, end = min((*ways["sink", j], j) for j, q in enumerate(demand) if q)
+        mass = min([supply[arcs[0][0]], demand[end], *(flow[i, j] for i, j, sign in arcs if sign < 0)])
+        for i, j, sign in arcs:
+            flow[i, j] += sign * mass
+        supply[arcs[0][0]] -= mass
+        demand[end] -= mass
+    return sum((flow[arc] * price[arc] for arc in price), ZERO)
+
+
 # --------------------------------------------------------------------------------------------------
 # exhaustive search over policies
 
@@ -162,6 +272,7 @@ def laws(table: Table, gamma: Fraction, start: Start, horizon: int, limit: int =
         raised.
     """
     known: dict[tuple[int, int], set[Law]] = {}
+    none = point(nothing(table))
 
     def combine(parts: Sequence[tuple[Fraction, set[Law]]]) -> set[Law]:
         size = 1
@@ -174,13 +285,13 @@ def laws(table: Table, gamma: Fraction, start: Start, horizon: int, limit: int =
 
     def visit(state: int, steps: int) -> set[Law]:
         if steps == 0 or state not in table:
-            return {point(0)}
+            return {none}
         if (state, steps) not in known:
             found: set[Law] = set()
             for outcomes in table[state].values():
                 parts = []
                 for prob, after, reward, terminated in merged(outcomes):
-                    rest = {point(0)} if terminated else visit(after, steps - 1)
+                    rest = {none} if terminated else visit(after, steps - 1)
                     parts.append((prob, {shift(nu, reward, gamma) for nu in rest}))
                 found |= combine(parts)
                 if len(found) > limit:
@@ -196,21 +307,21 @@ def best(
     gamma: Fraction,
     start: Start,
     horizon: int,
-    functional: Callable[[Law], Any],
-    stock: Fraction = ZERO,
+    functional: Functional,
+    stock: Number = ZERO,
 ) -> Any:
     """Return the largest ``functional(law of stock + G)`` over all policies, by listing every law."""
     return max(functional(shift(nu, stock)) for nu in laws(table, gamma, start, horizon))
 
 
-def best_utility(table: Table, gamma: Fraction, start: Start, horizon: int, f: Utility, stock: Fraction = ZERO) -> Any:
+def best_utility(table: Table, gamma: Fraction, start: Start, horizon: int, f: Utility, stock: Number = ZERO) -> Any:
     """Return max E f(stock + G) by backward induction over histories, none of which are ever merged.
 
     Each history has its own best action, and its value is an average over the histories that extend it, so
     this is the optimum over all history-dependent policies for any f whatever.
     """
 
-    def visit(state: int, steps: int, earned: Fraction, weight: Fraction) -> Any:
+    def visit(state: int, steps: int, earned: Number, weight: Fraction) -> Any:
         # earned: stock plus the discounted rewards so far; weight: the discount of the next reward.
         if steps == 0 or state not in table:
             return f(earned)
@@ -228,7 +339,7 @@ def best_utility(table: Table, gamma: Fraction, start: Start, horizon: int, f: U
             for outcomes in table[state].values()
         )
 
-    return sum(prob * visit(state, horizon, Fraction(stock), ONE) for state, prob in start_mix(start).items())
+    return sum(prob * visit(state, horizon, exact(stock), ONE) for state, prob in start_mix(start).items())
 
 
 def possible_returns(table: Table, gamma: Fraction, start: Start, horizon: int) -> list[Fraction]:
@@ -293,16 +404,16 @@ def replay(
     gamma: Fraction,
     start: Start,
     horizon: int,
-    policy: Callable[[int, Fraction, int], int],
-    stock: Fraction = ZERO,
+    policy: Callable[[int, Number, int], int],
+    stock: Number = ZERO,
 ) -> Law:
     """Return the law of G when ``policy(state, stock, t)`` chooses every action, by walking every history.
 
     The stock obeys ``stock_next = (stock + reward) / gamma``.
     """
-    paths: list[tuple[Fraction, Fraction]] = []
+    paths: list[tuple[Number, Fraction]] = []
 
-    def walk(state: int, t: int, prob: Fraction, earned: Fraction, weight: Fraction, held: Fraction) -> None:
+    def walk(state: int, t: int, prob: Fraction, earned: Number, weight: Fraction, held: Number) -> None:
         if t == horizon or state not in table:
             paths.append((earned, prob))
             return
@@ -313,7 +424,7 @@ def replay(
                 walk(after, t + 1, prob * p, earned + weight * reward, weight * gamma, (held + reward) / gamma)
 
     for state, prob in start_mix(start).items():
-        walk(state, 0, prob, ZERO, ONE, Fraction(stock))
+        walk(state, 0, prob, nothing(table), ONE, exact(stock))
     return law(paths)
 
 
@@ -425,3 +536,215 @@ def bracket(
             ends[state, earned] = (max(low for low, _ in bounds), max(high for _, high in bounds))
         value = ends
     return value[start, Fraction(stock)]
+
+
+# --------------------------------------------------------------------------------------------------
+# distributional dynamic programming, word by word
+
+
+def backup(table: Table, gamma: Fraction, eta: Eta, state: int, stock: Number, action: int) -> Law:
+    """Return the law of R + gamma G' when G' follows ``eta`` at the next state and stock."""
+    none = point(nothing(table))
+    return mix(
+        (p, shift(none if terminated or after not in table else eta(after, (stock + r) / gamma), r, gamma))
+        for p, after, r, terminated in table[state][action]
+        if p
+    )
+
+
+class Sweeps:
+    """Distributional value iteration: ``eta_{n+1}`` is greedy for ``eta_n``, computed where it is asked for.
+
+    Parameters
+    ----------
+    table, gamma, functional
+        The problem. Values may be anything ordered.
+    start
+        ``eta_0``; the sure return 0 if None.
+    tie
+        Picks one of the maximizing actions.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        gamma: Fraction,
+        functional: Functional,
+        start: Eta | None = None,
+        tie: Callable[[Sequence[int]], int] = min,
+    ) -> None:
+        """Keep the problem; nothing is computed yet."""
+        self.table, self.gamma, self.functional, self.start, self.tie = table, gamma, functional, start, tie
+        self.known: dict[tuple[int, int, Number], tuple[int, Law]] = {}
+
+    def eta(self, n: int) -> Eta:
+        """Return ``eta_n``."""
+        if n == 0:
+            return self.start or (lambda state, stock: point(nothing(self.table)))
+        return lambda state, stock: self.visit(n, state, stock)[1]
+
+    def action(self, n: int, state: int, stock: Number) -> int:
+        """Return the action that is greedy for ``eta_n``."""
+        return self.visit(n + 1, state, stock)[0]
+
+    def value(self, n: int, state: int, stock: Number) -> Any:
+        """Return ``F eta_n``: the functional of stock plus return."""
+        return self.functional(shift(self.eta(n)(state, stock), stock))
+
+    def visit(self, n: int, state: int, stock: Number) -> tuple[int, Law]:
+        """Return the n-th greedy action and ``eta_n`` at a state of the table."""
+        if (n, state, stock) not in self.known:
+            laws = {a: backup(self.table, self.gamma, self.eta(n - 1), state, stock, a) for a in self.table[state]}
+            self.known[n, state, stock] = greedy(laws, stock, self.functional, self.tie)
+        return self.known[n, state, stock]
+
+
+class Policies:
+    """Distributional policy iteration, for problems in which every policy ends: ``pi_{k+1}`` is greedy for pi_k.
+
+    Parameters are those of `Sweeps`, with a first policy of state and stock.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        gamma: Fraction,
+        functional: Functional,
+        first: Callable[[int, Number], int],
+        tie: Callable[[Sequence[int]], int] = min,
+    ) -> None:
+        """Keep the problem; nothing is computed yet."""
+        self.table, self.gamma, self.functional, self.first, self.tie = table, gamma, functional, first, tie
+        self.known: dict[tuple[int, int, Number], tuple[int, Law]] = {}
+
+    def visit(self, k: int, state: int, stock: Number) -> tuple[int, Law]:
+        """Return the action of pi_k and the law of the return under pi_k."""
+        if (k, state, stock) not in self.known:
+            action = self.first(state, stock)
+            if k > 0:
+                laws = {a: self.after(k - 1, state, stock, a) for a in self.table[state]}
+                action, _ = greedy(laws, stock, self.functional, self.tie)
+            self.known[k, state, stock] = action, self.after(k, state, stock, action)
+        return self.known[k, state, stock]
+
+    def after(self, k: int, state: int, stock: Number, action: int) -> Law:
+        """Return the law of the return when pi_k takes over after this action."""
+        return backup(self.table, self.gamma, lambda s, c: self.visit(k, s, c)[1], state, stock, action)
+
+    def value(self, k: int, state: int, stock: Number) -> Any:
+        """Return the functional of stock plus the return of pi_k."""
+        return self.functional(shift(self.visit(k, state, stock)[1], stock))
+
+
+def greedy(
+    laws: Mapping[int, Law], stock: Number, functional: Functional, tie: Callable[[Sequence[int]], int]
+) -> tuple[int, Law]:
+    """Return the action whose law, moved by the stock, is best, and that law."""
+    values = {action: functional(shift(nu, stock)) for action, nu in laws.items()}
+    top = max(values.values())
+    action = tie([action for action, value in values.items() if value == top])
+    return action, laws[action]
+
+
+def closed(table: Table, gamma: Fraction) -> Table:
+    """Return the table in which a state that pays the same sure reward for ever pays all of it at once and ends."""
+
+    def rows(state: int) -> Mapping[int, Sequence[Outcome]]:
+        (outcomes, *others) = table[state].values()
+        if others or len(outcomes) != 1 or outcomes[0][1] != state or outcomes[0][3]:
+            return table[state]
+        return {next(iter(table[state])): [(ONE, state, outcomes[0][2] / (1 - gamma), True)]}
+
+    return {state: rows(state) for state in table}
+
+
+# --------------------------------------------------------------------------------------------------
+# exact endless values, by finite linear systems
+
+# For every node and action a known part, and the weights of other nodes' values.
+Choices = Mapping[Any, Mapping[int, tuple[Fraction, Mapping[Any, Fraction]]]]
+
+
+def best_values(choices: Choices) -> dict[Any, Fraction]:
+    """Return the V with V(k) = max over actions of base + sum of weight times V, by policy improvement."""
+    chosen = {node: next(iter(rows)) for node, rows in choices.items()}
+    while True:
+        taken = {node: choices[node][action] for node, action in chosen.items()}
+        matrix = {node: {other: weights.get(other, ZERO) for other in taken} for node, (_, weights) in taken.items()}
+        value = solve(matrix, {node: base for node, (base, _) in taken.items()})
+        worth = {
+            node: {
+                a: base + sum((w * value[k] for k, w in weights.items()), ZERO) for a, (base, weights) in rows.items()
+            }
+            for node, rows in choices.items()
+        }
+        better = {node: max(rows, key=lambda a, rows=rows: rows[a]) for node, rows in worth.items()}  # type: ignore[misc]
+        better = {node: a for node, a in better.items() if worth[node][a] > worth[node][chosen[node]]}
+        if not better:
+            return value
+        chosen.update(better)
+
+
+def totals(parts: Iterable[tuple[Any, Fraction]]) -> dict[Any, Fraction]:
+    """Return the sums of the weights with each key."""
+    total: dict[Any, Fraction] = {}
+    for key, weight in parts:
+        total[key] = total.get(key, ZERO) + weight
+    return total
+
+
+def best_means(table: Table, gamma: Fraction, weight: Fraction = ONE) -> dict[int, Fraction]:
+    """Return max E weight * G without a horizon, for every state of the table."""
+    return best_values(
+        {
+            state: {
+                a: (
+                    sum((p * weight * r for p, _, r, _ in outcomes), ZERO),
+                    totals((s, gamma * p) for p, s, _, ended in outcomes if not ended and s in table),
+                )
+                for a, outcomes in rows.items()
+            }
+            for state, rows in table.items()
+        }
+    )
+
+
+def best_two_slope(
+    table: Table, gamma: Fraction, below: Fraction, above: Fraction, stocks: Iterable[Fraction]
+) -> dict[tuple[int, Fraction], Fraction]:
+    """Return max E f(c + G) without a horizon, f(x) = below min(x, 0) + above max(x, 0), gamma = 1/k.
+
+    With M = max |reward| / (1 - gamma) no return is larger than M, so from |c| >= M on f is linear and the best mean
+    of G decides. Stocks below M stay on a lattice, so finitely many (state, stock) pairs remain: one linear system.
+    The answer holds every pair that can be reached from the given stocks.
+    """
+    rewards = [r for rows in table.values() for outcomes in rows.values() for p, _, r, _ in outcomes if p]
+    top = max(map(abs, rewards)) / (1 - gamma)
+    high, low = (best_means(table, gamma, slope) for slope in (above, below))
+    known: dict[tuple[int, Fraction], Fraction] = {}
+    choices: dict[tuple[int, Fraction], dict[int, tuple[Fraction, Mapping[Any, Fraction]]]] = {}
+    todo = [(state, Fraction(c)) for state in table for c in stocks]
+
+    def worth(state: int, c: Fraction, ended: bool) -> Fraction | None:
+        """Return the value if it is known at once; else put it on the list."""
+        if ended or state not in table:
+            return below * min(c, ZERO) + above * max(c, ZERO)
+        if abs(c) >= top:
+            return above * c + high[state] if c > 0 else below * c + low[state]
+        todo.append((state, c))
+        return None
+
+    while todo:
+        state, c = todo.pop()
+        if abs(c) >= top:
+            known[state, c] = worth(state, c, False) or ZERO
+        elif (state, c) not in choices:
+            choices[state, c] = {}
+            for a, outcomes in table[state].items():
+                parts = [(gamma * p, s, (c + r) / gamma, ended) for p, s, r, ended in outcomes if p]
+                values = [(w, s, x, worth(s, x, ended)) for w, s, x, ended in parts]
+                choices[state, c][a] = (
+                    sum((w * v for w, _, _, v in values if v is not None), ZERO),
+                    totals(((s, x), w) for w, s, x, v in values if v is None),
+                )
+    return known | best_values(choices)

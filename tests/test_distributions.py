@@ -1,5 +1,7 @@
 """Distributions against exact fractions, scipy, a linear program and their own laws."""
 
+import builtins
+import itertools
 import math
 from fractions import Fraction
 
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from rdolib.distributions import CategoricalGrid, Distribution, QuantileGrid, mixture, wasserstein
+from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid, cramer, mixture, wasserstein
 from rdolib.errors import InvalidArgumentError
 
 # Laws whose atoms and probabilities are small fractions, so that the naive twin below is exact.
@@ -29,6 +31,15 @@ def fraction_laws(draw, max_size=6):
 def float_laws(draw, max_size=30):
     atoms = draw(st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=1, max_size=max_size))
     weights = np.array(draw(st.lists(st.floats(0.01, 1), min_size=len(atoms), max_size=len(atoms))))
+    return Distribution(atoms, weights / weights.sum())
+
+
+@st.composite
+def vector_laws(draw, max_size=5, dimension=2, bound=4):
+    """Small vector laws with integer atoms, some of them equal, and fractional probabilities."""
+    atom = st.tuples(*[st.integers(-bound, bound)] * dimension)
+    atoms = draw(st.lists(atom, min_size=1, max_size=max_size))
+    weights = np.array(draw(st.lists(st.integers(0, 6), min_size=len(atoms), max_size=len(atoms)).filter(any)))
     return Distribution(atoms, weights / weights.sum())
 
 
@@ -289,7 +300,7 @@ def test_other_bad_arguments():
         nu.expect(lambda x: 1.0)
     with pytest.raises(InvalidArgumentError, match="NaN at 0"):
         nu.expect(lambda x: np.where(x > 0, x, np.nan))
-    with pytest.raises(InvalidArgumentError, match="QuantileGrid or a CategoricalGrid, got int"):
+    with pytest.raises(InvalidArgumentError, match=r"Exact\(\), a QuantileGrid or a CategoricalGrid, got int"):
         nu.project(64)
 
 
@@ -305,12 +316,13 @@ def test_vector_laws_refuse_what_needs_an_order():
         lambda: nu.cvar(0.5),
         lambda: nu.optimistic_cvar(0.5),
         lambda: nu.expectile(0.5),
-        lambda: nu.project(QuantileGrid(2)),
     ):
         with pytest.raises(InvalidArgumentError, match=r"needs a scalar law.*2 components"):
             call()
-    with pytest.raises(InvalidArgumentError, match="optimal-transport library"):
-        wasserstein(nu, nu)
+    with pytest.raises(InvalidArgumentError, match=r"holds scalar laws only.*use CategoricalGrid\(low, high, n\)"):
+        nu.project(QuantileGrid(2))
+    with pytest.raises(InvalidArgumentError, match="cramer needs scalar laws, got dimensions 2 and 2"):
+        cramer(nu, nu)
 
 
 # New laws from old ones.
@@ -465,6 +477,155 @@ def test_bad_orders(p):
         wasserstein(nu, nu, p)
 
 
+# Wasserstein distances of vector laws: a linear program, closed forms, and the exact formula of scalar laws.
+
+NORMS = st.sampled_from([1, 2, math.inf])
+
+
+def distances(nu, mu, norm):
+    return np.linalg.norm(nu.atoms[:, None] - mu.atoms, norm, axis=-1)
+
+
+def linear_program(nu, mu, cost):
+    """The smallest mean cost of a coupling."""
+    rows = np.kron(np.eye(nu.n_atoms), np.ones(mu.n_atoms))
+    columns = np.kron(np.ones(nu.n_atoms), np.eye(mu.n_atoms))
+    right = np.concatenate((nu.probs, mu.probs))
+    return optimize.linprog(cost.ravel(), A_eq=np.vstack((rows, columns)), b_eq=right, method="highs").fun
+
+
+@settings(max_examples=60, deadline=None)
+@given(vector_laws(), vector_laws(), st.sampled_from([1, 1.5, 2, 3]), NORMS)
+def test_vector_wasserstein_equals_the_linear_program(nu, mu, p, norm):
+    # The solver's constraints hold within 1e-7, times the largest cost 16**p.
+    truth = linear_program(nu, mu, distances(nu, mu, norm) ** p)
+    assert wasserstein(nu, mu, p, norm) ** p == pytest.approx(truth, abs=1e-7 * 16**p)
+
+
+@settings(max_examples=40, deadline=None)
+@given(vector_laws(), vector_laws(), NORMS)
+def test_vector_wasserstein_of_order_infinity_equals_the_linear_program(nu, mu, norm):
+    """The distance itself is enough for all mass; the next smaller one is not."""
+    distance, cost = wasserstein(nu, mu, math.inf, norm), distances(nu, mu, norm)
+    assert linear_program(nu, mu, cost > distance + 1e-9) == pytest.approx(0, abs=1e-7)
+    assert linear_program(nu, mu, cost > distance - 1e-9) > 1e-3  # masses are multiples of 1/(30 * 30)
+    # W_p increases to it, and a mass of at least 1/900 travels as far.
+    assert distance * (1 / 900) ** (1 / 8) - 1e-12 <= wasserstein(nu, mu, 8, norm) <= distance + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(fraction_laws(), fraction_laws(), ORDERS, NORMS, st.sampled_from([(1, 0), (0, 1), (3, 4), (-1, 1)]))
+def test_scalar_laws_laid_along_a_line_keep_their_distance(first, second, p, norm, direction):
+    """The vector path gives the exact scalar formula, times the length of the direction."""
+    nu, mu, v = law(first), law(second), np.array(direction, dtype=float)
+    along = [Distribution(x.atoms[:, None] * v, x.probs) for x in (nu, mu)]
+    assert wasserstein(*along, p, norm) == pytest.approx(np.linalg.norm(v, norm) * wasserstein(nu, mu, p), abs=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(vector_laws(dimension=3), st.tuples(*[st.floats(-100, 100)] * 3), ORDERS, NORMS)
+def test_vector_wasserstein_closed_forms(nu, c, p, norm):
+    zero = Distribution([[0, 0, 0]], [1])
+    assert wasserstein(nu, nu, p, norm) == 0
+    # The plan x -> x + c is best: |E Y - E X| = |c| bounds every other plan from below.
+    assert wasserstein(nu, nu + c, p, norm) == pytest.approx(np.linalg.norm(c, norm), rel=1e-10, abs=1e-12)
+    # Only one coupling joins a law to a single atom.
+    lengths = np.linalg.norm(nu.atoms, norm, axis=1)
+    truth = lengths.max() if p == math.inf else (nu.probs @ lengths**p) ** (1 / p)
+    assert wasserstein(nu, zero, p, norm) == pytest.approx(truth, rel=1e-12)
+    assert wasserstein(0.5 * nu, zero, p, norm) == pytest.approx(truth / 2, rel=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    fraction_laws(max_size=3), fraction_laws(max_size=3), fraction_laws(max_size=3), fraction_laws(max_size=3), NORMS
+)
+def test_product_laws_split_into_their_components(a, b, c, d, p):
+    """In the norm of order p the p-th powers of the components' distances add (for infinity: the larger one)."""
+    first, second = product_law(law(a), law(b)), product_law(law(c), law(d))
+    parts = [wasserstein(law(a), law(c), p), wasserstein(law(b), law(d), p)]
+    assert wasserstein(first, second, p, norm=p) == pytest.approx(np.linalg.norm(parts, p), rel=1e-10, abs=1e-12)
+
+
+def product_law(nu, mu):
+    pairs = list(itertools.product(range(nu.n_atoms), range(mu.n_atoms)))
+    return Distribution(
+        [[nu.atoms[i], mu.atoms[j]] for i, j in pairs],
+        [nu.probs[i] * mu.probs[j] for i, j in pairs],
+    )
+
+
+@pytest.mark.parametrize("p", [1, 2, 100, math.inf])
+def test_rounding_of_probabilities_makes_no_vector_distance(p):
+    atoms = [[k, k * k] for k in range(7)]
+    nu = Distribution(atoms, np.full(7, 1 / 7))
+    mu = Distribution(atoms, [3 / 7 - 2 / 7, 1 / 7, 1 / 7, 1 / 7, 1 / 7, 1 / 7, 1 - 6 / 7])
+    assert (nu.probs != mu.probs).any()
+    assert wasserstein(nu, mu, p) == 0
+
+
+def test_large_vector_distances_do_not_overflow():
+    nu, mu = Distribution([[3e200, 4e200]], [1]), Distribution([[0, 0]], [1])
+    assert wasserstein(nu, mu, 2) == pytest.approx(5e200)
+
+
+def test_bad_transport_arguments(monkeypatch):
+    nu, mu = Distribution([[0, 1], [2, 3]], [0.5, 0.5]), Distribution([0], [1])
+    with pytest.raises(InvalidArgumentError, match="must have the same dimension, got 2 and 1"):
+        wasserstein(nu, mu)
+    for norm in (3, 0, "euclidean", None):
+        with pytest.raises(InvalidArgumentError, match="norm must be 1, 2 or inf"):
+            wasserstein(nu, nu, norm=norm)
+    with pytest.raises(InvalidArgumentError, match=r"at least 1, got 0\.5"):
+        wasserstein(nu, nu, 0.5)
+    without = builtins.__import__
+
+    def no_pot(name, *rest):
+        if name == "ot":
+            raise ImportError(name)
+        return without(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", no_pot)
+    with pytest.raises(ImportError, match=r"pip install 'rdolib\[transport\]'"):
+        wasserstein(nu, nu)
+    assert wasserstein(mu, mu + 1) == 1  # scalar laws need no POT
+    assert nu.project(CategoricalGrid(0, 3, [2, 3])).w1_error > 0  # nor does a projection
+
+
+# Cramér distance.
+
+
+@given(fraction_laws(), fraction_laws())
+def test_cramer_equals_brute_force(first, second):
+    points = sorted({*first[0], *second[0]})
+    square = sum((b - a) * (naive_cdf(first, a) - naive_cdf(second, a)) ** 2 for a, b in itertools.pairwise(points))
+    assert cramer(law(first), law(second)) == pytest.approx(math.sqrt(square), rel=1e-12, abs=1e-14)
+    assert cramer(law(first), law(first)) == 0
+
+
+@given(fraction_laws(), fraction_laws())
+def test_cramer_equals_the_energy_form(first, second):
+    """The integral is E|X - Y| - E|X - X'|/2 - E|Y - Y'|/2 for independent copies (Székely and Rizzo)."""
+
+    def spread(nu, mu):
+        return float(nu.probs @ np.abs(nu.atoms[:, None] - mu.atoms) @ mu.probs)
+
+    nu, mu = law(first), law(second)
+    energy = spread(nu, mu) - spread(nu, nu) / 2 - spread(mu, mu) / 2
+    assert cramer(nu, mu) ** 2 == pytest.approx(energy, abs=1e-13)
+
+
+@given(float_laws(), float_laws(), st.floats(-100, 100), st.floats(-3, 3))
+def test_cramer_translation_and_scaling(nu, mu, c, gamma):
+    distance = cramer(nu, mu)
+    assert cramer(nu + c, mu + c) == pytest.approx(distance, rel=1e-6, abs=1e-6)
+    assert cramer(gamma * nu, gamma * mu) == pytest.approx(math.sqrt(abs(gamma)) * distance, rel=1e-6, abs=1e-6)
+    # |F - G| <= 1, and the Cauchy-Schwarz inequality on the interval that holds both laws.
+    assert distance**2 <= wasserstein(nu, mu) * (1 + 1e-9) + 1e-9
+    width = max(nu.atoms[-1], mu.atoms[-1]) - min(nu.atoms[0], mu.atoms[0])
+    assert wasserstein(nu, mu) <= distance * math.sqrt(width) * (1 + 1e-9) + 1e-9
+
+
 # Projections.
 
 
@@ -537,6 +698,144 @@ def test_nothing_is_clipped():
         nu.project(CategoricalGrid(-20, 1, 12))
 
 
+@given(float_laws(), st.integers(2, 12), st.integers(0, 10**6))
+def test_categorical_projection_is_nearest_in_cramer(nu, n, seed):
+    """On a cell the image's distribution function is one number; the mean of F there is the best one."""
+    grid = CategoricalGrid(-1e3, 1e3, n)
+    image = nu.project(grid)
+    heights = np.asarray(image.cdf(grid.atoms[:-1]))
+    means = [
+        np.mean(np.minimum(np.maximum(b - nu.atoms, 0), b - a) @ nu.probs) / (b - a)
+        for a, b in itertools.pairwise(grid.atoms)
+    ]
+    np.testing.assert_allclose(heights, means, atol=1e-9)
+    other = Distribution(grid.atoms, np.random.default_rng(seed).dirichlet(np.full(n, 0.3)))
+    for share in (1e-3, 0.1, 1.0):
+        assert cramer(nu, image) <= cramer(nu, mixture([image, other], [1 - share, share])) + 1e-9
+
+
+@given(fraction_laws(), st.floats(-100, 100), st.integers(1, 12))
+def test_projections_move_with_the_law(exact, c, n):
+    nu = law(exact)
+    image = nu.project(QuantileGrid(n))
+    # The shift may merge atoms that rounding brings together, never more.
+    assert wasserstein((nu + c).project(QuantileGrid(n)), image + c) <= 1e-9
+    grid, moved = CategoricalGrid(-8, 8, n + 1), CategoricalGrid(-8 + c, 8 + c, n + 1)
+    assert wasserstein((nu + c).project(moved), nu.project(grid) + c) <= 1e-9
+
+
+@given(fraction_laws(), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_projections_do_not_depend_on_the_order_of_atoms(exact, n, random):
+    pairs = list(zip(*exact, strict=True))
+    random.shuffle(pairs)
+    mu = law(tuple(zip(*pairs, strict=True)))
+    for grid in (QuantileGrid(n), CategoricalGrid(-8, 8, n + 1)):
+        assert law(exact).project(grid).allclose(mu.project(grid), atol=1e-13)
+
+
+@given(float_laws(), vector_laws())
+def test_exact_keeps_every_atom(nu, mu):
+    for kept in (nu, mu, Distribution([0, 1], [0.5, 0.5], leftover=0.25, w1_error=0.5)):
+        assert kept.project(Exact()) is kept
+    assert Exact().w1_bound(0, 1) == Exact().w1_bound([0, 0], [1, 2]) == 0
+
+
+# Bounds of projections: never exceeded, and attained.
+
+
+@given(float_laws(), st.integers(1, 20))
+def test_projections_stay_within_their_bounds(nu, n):
+    low, high = nu.atoms[0], nu.atoms[-1]
+    slack = 1e-9
+    assert nu.project(QuantileGrid(n)).w1_error <= QuantileGrid(n).w1_bound(low, high) + slack
+    if low < high:
+        grid = CategoricalGrid(low, high, n + 1)
+        assert nu.project(grid).w1_error <= grid.w1_bound(low, high) + slack
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 64])
+def test_bounds_are_attained(n):
+    low, high = -3.0, 5.0
+    worst = Distribution([low, high], [1 / (2 * n), 1 - 1 / (2 * n)])
+    assert worst.project(QuantileGrid(n)).w1_error == pytest.approx(QuantileGrid(n).w1_bound(low, high), rel=1e-12)
+    grid = CategoricalGrid(low, high, n + 1)
+    middle = Distribution([low + (high - low) / (2 * n)], [1])
+    assert middle.project(grid).w1_error == pytest.approx(grid.w1_bound(low, high), rel=1e-12)
+    square = CategoricalGrid([low, 0], [high, 1], n + 1)
+    middle = Distribution([[low + (high - low) / (2 * n), 1 / (2 * n)]], [1])
+    assert middle.project(square).w1_error == pytest.approx(square.w1_bound([low, 0], [high, 1]), rel=1e-12)
+
+
+# The categorical grid of vector laws.
+
+
+@settings(max_examples=60, deadline=None)
+@given(vector_laws(dimension=2), st.integers(2, 7), st.integers(2, 7))
+def test_vector_projection(nu, rows, columns):
+    grid = CategoricalGrid([-4, -5], [4, 4], [rows, columns])
+    image = nu.project(grid)
+    assert grid.atoms.shape == (rows * columns, 2)
+    assert {tuple(x) for x in image.atoms} <= {tuple(x) for x in grid.atoms}
+    assert image.probs.sum() == pytest.approx(1, abs=1e-14)
+    np.testing.assert_allclose(image.mean(), nu.mean(), atol=1e-13)
+    assert (image.var() >= nu.var() - 1e-12).all()  # a mean-preserving spread of every component
+    again = image.project(grid)
+    assert again.allclose(image, atol=1e-13)
+    assert again.w1_error - image.w1_error <= 1e-12
+    # The error is that of the split: between the distance itself and the bound.
+    assert wasserstein(nu, image) <= image.w1_error + 1e-12
+    assert image.w1_error <= grid.w1_bound([-4, -5], [4, 4]) + 1e-12
+    # Component by component it is the scalar projection.
+    for j, (low, high, n) in enumerate(zip(grid.low, grid.high, grid.n, strict=True)):
+        marginal = Distribution(image.atoms[:, j], image.probs)
+        alone = Distribution(nu.atoms[:, j], nu.probs).project(CategoricalGrid(low, high, n))
+        assert marginal.allclose(alone, atol=1e-13)
+
+
+def test_vector_projection_by_hand():
+    # The atom (1/4, 3) lies at the fractions 1/4 and 1/2 of the cell [0, 1] x [2, 4].
+    grid = CategoricalGrid([0, 0], [1, 4], [2, 3])
+    image = Distribution([[0.25, 3]], [1]).project(grid)
+    np.testing.assert_array_equal(image.atoms, [[0, 2], [0, 4], [1, 2], [1, 4]])
+    np.testing.assert_allclose(image.probs, [3 / 8, 3 / 8, 1 / 8, 1 / 8], rtol=1e-15)
+    truth = (6 / 8) * math.hypot(0.25, 1) + (2 / 8) * math.hypot(0.75, 1)
+    assert image.w1_error == pytest.approx(truth, rel=1e-14)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(2, 3), st.integers(0, 10**6))
+def test_vector_atoms_on_the_grid_stay_whole(rows, columns, m, seed):
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-10, 10, m)
+    grid = CategoricalGrid(low, low + rng.uniform(0.01, 10, m), [rows, columns, 3][:m])
+    nu = Distribution(grid.atoms, rng.dirichlet(np.ones(len(grid.atoms))))
+    image = nu.project(grid)
+    np.testing.assert_array_equal(image.atoms, nu.atoms)
+    np.testing.assert_allclose(image.probs, nu.probs, rtol=1e-14)
+    assert image.w1_error == 0
+
+
+def test_a_large_grid_costs_only_what_the_law_uses():
+    grid = CategoricalGrid([0, 0, 0], [1, 1, 1], 100_000)  # 10**15 points
+    assert Distribution([[0.1234567, 0.5, 1]], [1]).project(grid).n_atoms <= 8
+
+
+def test_one_sequence_of_length_one_is_a_scalar_grid():
+    assert CategoricalGrid([0], [1], [3]) == CategoricalGrid(0, 1, 3)
+    assert hash(CategoricalGrid([0, 0], [1, 2], 3)) == hash(CategoricalGrid((0, 0), np.array([1, 2]), [3, 3]))
+
+
+def test_vector_grids_refuse_what_they_cannot_hold():
+    nu = Distribution([[0, 1], [2, 3]], [0.25, 0.75])
+    with pytest.raises(InvalidArgumentError, match="the grid has 1 component and the law has 2"):
+        nu.project(CategoricalGrid(0, 3, 4))
+    with pytest.raises(InvalidArgumentError, match="the grid has 3 components and the law has 1"):
+        Distribution([0], [1]).project(CategoricalGrid([0] * 3, [1] * 3, 2))
+    with pytest.raises(InvalidArgumentError, match=r"mass 0.75 lies above 2 in component 1; widen it to low=0, high=3"):
+        nu.project(CategoricalGrid(0, [3, 2], 4))
+    with pytest.raises(InvalidArgumentError, match=r"mass 0.25 lies below 1 in component 0; widen it to low=0, high=3"):
+        nu.project(CategoricalGrid([1, 0], 3, 4))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -545,6 +844,18 @@ def test_nothing_is_clipped():
         (lambda: CategoricalGrid(0, 1, 1), "n of a CategoricalGrid must be an integer, at least 2, got 1"),
         (lambda: CategoricalGrid(1, 1, 3), "low must be less than high, got low 1 and high 1"),
         (lambda: CategoricalGrid(0, math.inf, 3), "high must be a finite number, got inf"),
+        (lambda: CategoricalGrid([0, 0], [1, 0], 3), "low must be less than high, got low 0 and high 0"),
+        (lambda: CategoricalGrid([0, 0], [1, 1], [3, 1]), "at least 2, got 1"),
+        (lambda: CategoricalGrid([0, 0], [1, 1, 1], 3), "single numbers or sequences of one length"),
+        (lambda: CategoricalGrid([[0, 0]], [1, 1], 3), "single numbers or sequences of one length"),
+        (lambda: CategoricalGrid([], [], 3), "single numbers or sequences of one length"),
+        (lambda: CategoricalGrid("ab", 1, 3), "low must be a finite number, got 'ab'"),
+        (lambda: QuantileGrid(3).w1_bound([0, 0], [1, 1]), "holds scalar laws only"),
+        (lambda: QuantileGrid(3).w1_bound(1, 0), "low must not exceed high"),
+        (lambda: QuantileGrid(3).w1_bound(0, math.nan), "must be finite and equally long"),
+        (lambda: Exact().w1_bound(0, [1, 2]), "must be finite and equally long"),
+        (lambda: CategoricalGrid(0, 1, 3).w1_bound([0, 0], [1, 1]), "has 1 component and the law has 2"),
+        (lambda: CategoricalGrid(0, 1, 3).w1_bound(0, 2), "the grid must cover the law: it runs from 0 to 1"),
     ],
 )
 def test_bad_grids(make, message):

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rdolib import _kernels
+
+Law = dict[Fraction, Fraction]  # atom: probability
 
 
 @dataclass
@@ -261,6 +265,207 @@ def test_nan_is_not_optimized_away() -> None:
     values, policy = run(one_step([np.nan, 1.0]))
     assert (values == 1.0).all()
     assert (policy == 1).all()
+
+
+# ------------------------------------------------------------- projected return distributions
+
+
+@dataclass
+class Backup:
+    """Rows of edges into laws, in the kernels' layout."""
+
+    edge_ptr: NDArray[np.int64]
+    edge_to: NDArray[np.int32]
+    edge_prob: NDArray[np.float64]
+    edge_reward: NDArray[np.float64]
+    gamma: float
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.edge_ptr) - 1
+
+    def edges(self, i: int) -> list[tuple[float, float, int]]:
+        where = range(self.edge_ptr[i], self.edge_ptr[i + 1])
+        return [(float(self.edge_prob[e]), float(self.edge_reward[e]), int(self.edge_to[e])) for e in where]
+
+
+def backup(rows: list[list[tuple[float, float, int]]], gamma: float = 1.0) -> Backup:
+    """Rows given as lists of (weight, reward, row that the edge leads to)."""
+    prob, reward, to = zip(*(edge for row in rows for edge in row), strict=True)
+    return Backup(
+        np.r_[0, np.cumsum([len(row) for row in rows])],
+        np.array(to, dtype=np.int32),
+        np.array(prob, dtype=np.float64),
+        np.array(reward, dtype=np.float64),
+        gamma,
+    )
+
+
+def random_backup(seed: int, n_rows: int, n_laws: int, gamma: float) -> Backup:
+    """One to nine edges a row, dyadic weights so that levels are met exactly, small rewards so that atoms tie."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n_rows):
+        parts = rng.multinomial(16, np.full(9, 1 / 9))
+        rows.append([(part / 16, float(rng.integers(-2, 3)), int(rng.integers(-1, n_laws))) for part in parts if part])
+    return backup(rows, gamma)
+
+
+def mixture_of(p: Backup, i: int, atoms: Sequence[Sequence[float]], probs: Sequence[Sequence[Fraction]]) -> Law:
+    """Twin: the mixture of row i in exact fractions (of the floats given), as {atom: probability}."""
+    law: Law = {}
+    for weight, reward, to in p.edges(i):
+        for x, q in zip([0.0], [Fraction(1)], strict=True) if to < 0 else zip(atoms[to], probs[to], strict=True):
+            atom = Fraction(reward) + Fraction(p.gamma) * Fraction(x)
+            law[atom] = law.get(atom, Fraction(0)) + Fraction(weight) * q
+    return law
+
+
+def lower_quantile(law: Law, level: Fraction) -> Fraction:
+    below = Fraction(0)
+    for x in sorted(law):
+        below += law[x]
+        if below >= level:
+            return x
+    raise AssertionError("the law has no mass")
+
+
+def w1(one: Law, other: Law) -> Fraction:
+    """Area between two distribution functions."""
+    grid = sorted({*one, *other})
+    gap, area = Fraction(0), Fraction(0)
+    for x, y in pairwise(grid):
+        gap += one.get(x, Fraction(0)) - other.get(x, Fraction(0))
+        area += abs(gap) * (y - x)
+    return area
+
+
+def run_quantiles(p: Backup, atoms: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    out, error = np.full((p.n_rows, atoms.shape[1]), np.nan), np.full(p.n_rows, np.nan)
+    arrays = p.edge_ptr, p.edge_to, p.edge_prob, p.edge_reward, p.gamma
+    _kernels.quantile_backup(*arrays, atoms, out, error, (0, p.n_rows))
+    return out, error
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
+def test_quantile_backup_equals_the_twin(n: int, gamma: float) -> None:
+    """Dyadic numbers: atoms, levels and quantiles are exact, so the atoms agree in every bit."""
+    p = random_backup(n, n_rows=12, n_laws=5, gamma=gamma)
+    atoms = np.sort(np.random.default_rng(n).integers(-12, 13, (5, n)) / 4.0, axis=1)
+    out, error = run_quantiles(p, atoms)
+    laws = [[Fraction(1, n)] * n] * 5
+    for i in range(p.n_rows):
+        law = mixture_of(p, i, atoms.tolist(), laws)
+        expected = [lower_quantile(law, Fraction(2 * k + 1, 2 * n)) for k in range(n)]
+        assert [Fraction(x) for x in out[i].tolist()] == expected
+        image: Law = {}
+        for x in expected:
+            image[x] = image.get(x, Fraction(0)) + Fraction(1, n)
+        assert abs(error[i] - float(w1(law, image))) <= 1e-15 * 8
+
+
+def test_quantile_levels_survive_rounding() -> None:
+    """Ten weights of 0.1 do not add up to 1 in floats; every level is met exactly all the same."""
+    atoms = np.arange(11.0)[:, None]  # row j is the number j
+    rows = [[(0.1, 0.0, j) for j in range(10)], [(0.1, 0.0, j) for j in reversed(range(10))]]
+    out, _ = run_quantiles(backup(rows), np.repeat(atoms, 5, axis=1))  # levels 0.1, 0.3, ..., 0.9
+    np.testing.assert_array_equal(out, [[0.0, 2.0, 4.0, 6.0, 8.0]] * 2)
+    short = [[(0.3, 0.0, 0), (0.7 - 1e-13, 0.0, 1)], [(0.5 + 1e-13, 0.0, 1), (0.5 - 1e-13, 0.0, 0)]]
+    out, _ = run_quantiles(backup(short), atoms)
+    np.testing.assert_array_equal(out, [[1.0], [0.0]])
+
+
+def test_quantile_levels_beyond_the_tolerance_count() -> None:
+    out, _ = run_quantiles(backup([[(0.5 - 1e-11, 0.0, 0), (0.5 + 1e-11, 0.0, 1)]]), np.array([[0.0], [1.0]]))
+    np.testing.assert_array_equal(out, [[1.0]])
+
+
+@pytest.mark.parametrize("n", [1, 7, 64])
+@pytest.mark.parametrize("edges", [1, 3, 7, 10])
+def test_one_law_mixed_with_itself_is_unchanged(n: int, edges: int) -> None:
+    law = np.sort(np.random.default_rng(n).normal(size=(1, n)), axis=1)
+    out, error = run_quantiles(backup([[(1 / edges, 0.0, 0)] * edges]), law)
+    np.testing.assert_array_equal(out, law)
+    assert error[0] == 0.0
+
+
+def test_an_atom_too_light_for_any_level_still_counts_as_error() -> None:
+    out, error = run_quantiles(backup([[(1e-6, 1e6, -1), (1 - 1e-6, 0.0, -1)]]), np.zeros((1, 4)))
+    np.testing.assert_array_equal(out, np.zeros((1, 4)))
+    assert error[0] == pytest.approx(1.0, rel=1e-9)
+
+
+def test_quantile_boxes_give_the_same_bits() -> None:
+    p = random_backup(3, n_rows=20, n_laws=6, gamma=0.9)
+    atoms = np.sort(np.random.default_rng(4).normal(size=(6, 16)), axis=1)
+    whole, error = run_quantiles(p, atoms)
+    out, parts = np.full_like(whole, np.nan), np.full_like(error, np.nan)
+    for box in ((0, 7), (7, 8), (8, 20)):
+        arrays = p.edge_ptr, p.edge_to.astype(np.int64), p.edge_prob, p.edge_reward, p.gamma
+        _kernels.quantile_backup(*arrays, atoms, out, parts, box)
+    np.testing.assert_array_equal(out, whole)
+    np.testing.assert_array_equal(parts, error)
+    assert (np.diff(whole, axis=1) >= 0).all()
+
+
+def run_categorical(
+    p: Backup, low: float, step: float, probs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float, float]]:
+    out, error = np.full((p.n_rows, probs.shape[1]), np.nan), np.full(p.n_rows, np.nan)
+    arrays = p.edge_ptr, p.edge_to, p.edge_prob, p.edge_reward, p.gamma
+    outside = _kernels.categorical_backup(*arrays, low, step, probs, out, error, (0, p.n_rows))
+    return out, error, outside
+
+
+def split(law: Law, low: Fraction, step: Fraction, n: int) -> tuple[list[Fraction], Fraction]:
+    """Twin: every atom to its neighbors on the grid so that its mean stays; also the sum of mass times distance."""
+    probs, moved = [Fraction(0)] * n, Fraction(0)
+    for x, mass in law.items():
+        left = min((x - low) // step, n - 2)
+        share = (x - low) / step - left
+        probs[left] += mass * (1 - share)
+        probs[left + 1] += mass * share
+        moved += mass * 2 * share * (1 - share) * step
+    return probs, moved
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+@pytest.mark.parametrize("n", [9, 12, 33])
+def test_categorical_backup_equals_the_twin(n: int, gamma: float) -> None:
+    p = random_backup(n, n_rows=10, n_laws=4, gamma=gamma)
+    rng = np.random.default_rng(n)
+    low, step = -4.0, 8.0 / (n - 1)  # 12: a step that floats do not hold, and no atom on the grid
+    counts = rng.multinomial(32, np.full(n, 1 / n), size=4)
+    grid = low + step * np.arange(n)
+    counts[:, np.abs(grid) > 2] = 0  # rewards up to 2 keep the rest inside
+    counts[:, n // 2] += 32 - counts.sum(axis=1)
+    out, error, outside = run_categorical(p, low, step, counts / 32)
+    assert outside == (0.0, low, low + step * (n - 1))
+    for i in range(p.n_rows):
+        law = mixture_of(p, i, [grid.tolist()] * 4, [[Fraction(int(c), 32) for c in row] for row in counts])
+        probs, moved = split(law, Fraction(low), Fraction(step), n)
+        np.testing.assert_allclose(out[i], [float(q) for q in probs], rtol=0, atol=1e-14)
+        assert error[i] == pytest.approx(float(moved), abs=1e-14)
+        exact = w1(law, {Fraction(x): q for x, q in zip(grid.tolist(), probs, strict=True)})
+        assert error[i] >= float(exact) - 1e-14, "an upper bound"
+
+
+def test_categorical_atoms_near_the_grid_stay_whole() -> None:
+    rows = [[(1.0, 0.1 + 0.2, -1)], [(1.0, 1.0 + 1e-13, -1)], [(1.0, -1e-13, -1)]]
+    out, error, outside = run_categorical(backup(rows), 0.0, 0.1, np.zeros((1, 11)))
+    expected = np.zeros((3, 11))
+    expected[[0, 1, 2], [3, 10, 0]] = 1.0
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(error, 0.0)
+    assert outside[0] == 0.0
+
+
+def test_categorical_mass_beyond_the_grid_is_reported() -> None:
+    probs = np.array([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])
+    rows = [[(1.0, 0.0, 0)], [(0.5, 1.5, 0), (0.5, -2.0, 1)]]  # atoms 1.5, 2.5 and -2 on the grid 0, 1, 2
+    _, _, (mass, least, greatest) = run_categorical(backup(rows), 0.0, 1.0, probs)
+    assert (mass, least, greatest) == (0.5 * 0.75 + 0.5, -2.0, 2.5)
 
 
 @pytest.mark.slow

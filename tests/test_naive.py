@@ -336,3 +336,99 @@ def test_limit_is_guarded() -> None:
     table: Table = {0: {a: [(F(1, 2), 0, F(a), False), (F(1, 2), 0, F(-a), False)] for a in range(3)}}
     with pytest.raises(naive.TooManyLawsError):
         naive.laws(table, F(1), 0, 5, limit=100)
+
+
+# --------------------------------------------------------------------------------------------------
+# distances, vectors, endless values
+
+
+def test_distances_by_hand() -> None:
+    """A law against a point, and two coins."""
+    # All mass goes to 1: distances 1, 0, 3 with masses 1/4, 1/2, 1/4.
+    nu = law({0: F(1, 4), 1: F(1, 2), 4: F(1, 4)})
+    assert (naive.w_power(nu, point(1)), naive.w_power(nu, point(1), 2), naive.w_inf(nu, point(1))) == (1, F(10, 4), 3)
+    # {0, 2} against {1, 3}: each atom moves by one; crossing would move one of them by 3.
+    assert naive.w_power(coin(0, 2), coin(1, 3), 3) == 1
+    # Masses 1/3 and 2/3 against halves: 1/3 stays at 0, 1/6 goes from 6 to 0, 1/2 stays at 6.
+    assert naive.w_power(law({0: F(1, 3), 6: F(2, 3)}), coin(0, 6)) == 1
+
+
+@st.composite
+def scalar_laws(draw: st.DrawFn) -> Law:
+    """Return laws with up to four atoms and awkward masses."""
+    atoms = draw(st.lists(st.integers(-4, 4), min_size=1, max_size=4, unique=True))
+    weights = [draw(st.integers(1, 4)) for _ in atoms]
+    return law((x, F(w, sum(weights))) for x, w in zip(atoms, weights, strict=True))
+
+
+@quick
+@given(scalar_laws(), scalar_laws())
+def test_transport_equals_the_monotone_coupling(nu: Law, mu: Law) -> None:
+    """Cheapest paths and sorting are two programs; they give the same distance."""
+    assert naive.transport(nu, mu, lambda x, y: abs(x - y)) == naive.w_power(nu, mu)
+    assert naive.transport(nu, mu, lambda x, y: (x - y) ** 2) == naive.w_power(nu, mu, 2)
+    # W_1 is also the area between the distribution functions.
+    grid = sorted({x for x, _ in nu + mu})
+    area = sum((b - a) * abs(naive.chance(nu, b) - naive.chance(mu, b)) for a, b in itertools.pairwise(grid))
+    assert naive.w_power(nu, mu) == area
+    assert naive.w_power(nu, mu) <= naive.w_inf(nu, mu)
+
+
+def test_transport_of_vectors() -> None:
+    """Corners of a square: the cheaper of the two ways to pair them, and mass called back."""
+
+    def taxi(x: naive.Number, y: naive.Number) -> F:
+        return sum((abs(a - b) for a, b in zip(x, y, strict=True)), F(0))
+
+    # (0,0) and (1,1) against (0,1) and (2,0): 1 + 2 one way, 2 + 1 the other.
+    nu = law({(0, 0): F(1, 2), (1, 1): F(1, 2)})
+    assert naive.transport(nu, law({(0, 1): F(1, 2), (2, 0): F(1, 2)}), taxi) == F(3, 2)
+    # 0 and 1 against 1 and 3 with the square as cost: the greedy first path 1 -> 1 (cost 0) leaves 0 -> 3 (cost 9),
+    # and must be called back: 0 -> 1 and 1 -> 3 cost 1 + 4.
+    assert naive.transport(coin(0, 1), coin(1, 3), lambda x, y: (x - y) ** 2) == F(5, 2)
+
+
+def test_vectors() -> None:
+    """Two components: one step pays either, the next the second; discount one half."""
+    e1, e2 = naive.Vector((1, 0)), naive.Vector((0, 1))
+    table: Table = {0: {0: [(F(1), 1, e1, False)], 1: [(F(1), 1, e2, False)]}, 1: {0: [(F(1), 2, e2, True)]}}
+    assert naive.laws(table, F(1, 2), 0, 2) == {point((1, F(1, 2))), point((0, F(3, 2)))}
+    # From the stock (-1, -1) the totals are (0, -1/2) and (-1, 1/2): the smaller component decides.
+    stock = naive.Vector((-1, -1))
+    assert naive.best_utility(table, F(1, 2), 0, 2, min, stock) == F(-1, 2)
+    assert naive.best(table, F(1, 2), 0, 2, lambda nu: naive.expect(nu, min), stock) == F(-1, 2)
+    seen = []
+
+    def first(state: int, held: naive.Number, t: int) -> int:
+        seen.append(held)
+        return 0
+
+    # The stock doubles: (-1, -1) + e1 = (0, -1), then (0, -2).
+    assert naive.replay(table, F(1, 2), 0, 2, first, stock) == point((1, F(1, 2)))
+    assert seen == [stock, naive.Vector((0, -2))]
+
+
+def test_endless_values_by_hand() -> None:
+    """A fair coin for ever, 1 or 0, gamma = 1/2: uniform on [0, 2]."""
+    flips: Table = {0: {0: [(F(1, 2), 0, F(1), False), (F(1, 2), 0, F(0), False)]}}
+    # E|U - 1| = 1/2 and E|U - 1/2| = (1/8 + 9/8) / 2 = 5/8.
+    values = naive.best_two_slope(flips, F(1, 2), F(1), F(-1), [F(-1), F(-1, 2)])
+    assert (values[0, F(-1)], values[0, F(-1, 2)]) == (F(-1, 2), F(-5, 8))
+    # Stopping for 3/2 beats one flip and then stopping, 1/2 + 3/4.
+    stop: Table = {0: {**flips[0], 1: [(F(1), 1, F(3, 2), True)]}}
+    assert naive.best_means(stop, F(1, 2)) == {0: F(3, 2)}
+    assert naive.closed({0: {0: [(F(1), 0, F(3), False)]}}, F(1, 2)) == {0: {0: [(F(1), 0, F(6), True)]}}
+
+
+@quick
+@given(strategies.tables(rewards=strategies.INTEGERS), st.sampled_from((F(1, 2), F(1, 3))), strategies.stocks())
+def test_linear_system_lies_in_the_bracket(table: Table, gamma: F, stock: F) -> None:
+    """Saturation and one linear system against histories cut off after a few steps."""
+    for below, above in ((F(1), F(0)), (F(1), F(-1)), (F(-1, 2), F(2))):
+
+        def f(x: F, below: F = below, above: F = above) -> F:
+            return below * min(x, F(0)) + above * max(x, F(0))
+
+        values = naive.best_two_slope(table, gamma, below, above, [stock])
+        low, high = naive.bracket(table, gamma, 0, 4, f, max(abs(below), abs(above)), stock)
+        assert low <= values[0, stock] <= high

@@ -70,9 +70,9 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
         "horizon must be a positive integer",
     ),
     "horizon missing": (
-        lambda: rdo.optimize(sure_or_even(0.9), rdo.Exponential(-1.0)),
+        lambda: rdo.optimize(rdo.MDP.from_outcomes(WALK, gamma=0.9), rdo.Exponential(-1.0)),
         rdo.NotOptimizableError,
-        "is not indifferent to gamma, .* pass horizon=",
+        "lacks indifference to gamma, .* pass horizon=",
     ),
     "tol": (
         lambda: rdo.optimize(sure_or_even(), rdo.Mean(), tol=0.0),
@@ -92,12 +92,12 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
     "stock vector": (
         lambda: rdo.optimize(sure_or_even(), rdo.Mean(), stock=[1.0, 2.0]),  # type: ignore[arg-type]
         rdo.InvalidArgumentError,
-        "optimize takes one initial stock",
+        r"stock must be a number; got shape \(2,\)",
     ),
     "stock matrix": (
         lambda: rdo.value_iteration(sure_or_even(), rdo.Mean(), stock=[[1.0, 2.0]]),
         rdo.InvalidArgumentError,
-        r"one-dimensional array for scalar rewards; got shape \(1, 2\)",
+        r"stock must be a number, or an array of several, shape \(n,\); got shape \(1, 2\)",
     ),
     "stock nan": (
         lambda: rdo.optimize(sure_or_even(), rdo.Mean(), stock=float("nan")),
@@ -112,7 +112,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
     "CVaR in value iteration": (
         lambda: rdo.value_iteration(sure_or_even(), rdo.CVaR(0.5)),
         rdo.NotOptimizableError,
-        r"CVaR\(0.5\) is not indifferent to mixtures, .* use rdo.optimize",
+        r"CVaR\(0.5\) lacks indifference to mixtures, .* rdo.optimize",
     ),
     "state": (
         lambda: rdo.optimize(sure_or_even(), rdo.Mean(), state=3),
@@ -184,9 +184,36 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
         "pass horizon=",
     ),
     "vector rewards": (
-        lambda: rdo.optimize(rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1.0, 2.0), True)]}}), rdo.Mean()),
+        lambda: rdo.optimize(rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1.0, 2.0), True)]}}), rdo.EssInf()),
         rdo.NotOptimizableError,
         "reward_dim = 2",
+    ),
+    "lexicographic without horizon": (
+        lambda: rdo.optimize(rdo.MDP.from_outcomes(WALK, gamma=0.5), rdo.Lexicographic(rdo.Shortfall(), rdo.Mean())),
+        rdo.NotOptimizableError,
+        "lacks continuity: .* pass horizon=",
+    ),
+    "worst case first": (
+        lambda: rdo.optimize(sure_or_even(), rdo.Lexicographic(rdo.EssInf(), rdo.Mean()), horizon=2),
+        rdo.NotOptimizableError,
+        "lacks indifference to mixtures, .* only the last may be of another kind",
+    ),
+    "worst case of a path without end": (
+        lambda: rdo.optimize(rdo.MDP.from_outcomes(WALK), rdo.EssSup()),
+        rdo.NotOptimizableError,
+        "some path can go on for ever",
+    ),
+    "stock of another dimension": (
+        lambda: rdo.optimize(
+            rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1.0, 2.0), True)]}}), rdo.Homeostasis(), stock=[1.0, 2.0, 3.0]
+        ),
+        rdo.InvalidArgumentError,
+        r"stock must be a vector of 2 numbers, like a reward; got shape \(3,\)",
+    ),
+    "exponential of vectors": (
+        lambda: rdo.optimize(rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1.0, 2.0), True)]}}), rdo.Exponential(1.0)),
+        rdo.InvalidArgumentError,
+        "say how the components are to be weighed",
     ),
     "memory": (
         lambda: rdo.optimize(rdo.MDP.garnet(200, 2, 2, gamma=0.95), rdo.Shortfall(), memory=10_000),
