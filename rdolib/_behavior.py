@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdolib._graph import ranges
-from rdolib._tables import Table
+from rdolib._lattice import WindowTable
+from rdolib._reachable import ReachableTable
+from rdolib._tables import CutTable, Table
 from rdolib.errors import InvalidArgumentError
 from rdolib.mdp import MDP
 
@@ -54,10 +56,10 @@ class Planned:
     """A solver's table."""
 
     sees_stock = True
-    sees_step = False
 
     def __init__(self, mdp: MDP, table: Table) -> None:
         self.mdp, self.table = mdp, table
+        self.sees_step = _counts_steps(table)
 
     @property
     def exact(self) -> bool:
@@ -72,6 +74,14 @@ class Planned:
 
     def rests(self, state: Ints, stock: Floats) -> Bools:
         return self.table.rests(state, stock)
+
+
+def _counts_steps(table: Any) -> bool:
+    """Whether a table for an endless horizon looks at the step: layers do, sets of nodes that are never left do not."""
+    if isinstance(table, ReachableTable):
+        return not table.endless
+    inner = getattr(table, "inner", getattr(table, "table", None))
+    return isinstance(table, CutTable | WindowTable) or (inner is not None and _counts_steps(inner))
 
 
 class Stationary:

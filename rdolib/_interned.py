@@ -57,7 +57,8 @@ class InternedUnits:
         near = near.reshape(len(wanted), -1)
         found = np.minimum(near, len(points) - 1)  # where there are fewer than asked for, the number is too large
         miss = np.abs(points[found] - wanted[:, None, :]).max(axis=2)
-        reach = np.full(len(wanted), 0.5) if self.exact else relative * np.maximum(1.0, np.abs(wanted).max(axis=1))
+        size = np.abs(wanted[:, : self.dim]).max(axis=1)
+        reach = np.full(len(wanted), 0.5) if self.exact else relative * np.maximum(1.0, size)
         return list(np.where((near < len(points)) & (miss <= reach[:, None]), found, -1.0).T)
 
     def _rows(self, key: Floats) -> Floats:
@@ -87,7 +88,7 @@ class InternedUnits:
 def _points(rows: Floats) -> Floats:
     """Stocks as points of a finite space: infinite components are marked in further coordinates."""
     infinite = np.isinf(rows)
-    return np.concatenate([np.where(infinite, 0.0, rows), np.where(infinite, _FAR, 0.0)], axis=1)
+    return np.concatenate([np.where(infinite, 0.0, rows), np.where(infinite, np.copysign(_FAR, rows), 0.0)], axis=1)
 
 
 def _slots(bits: Ints) -> Ints:

@@ -318,9 +318,11 @@ def rounded_window(
             f"{problem.objective!r} has too many reachable stocks for an exact table and no Lipschitz constant, so "
             "rounding could not be certified; declare lipschitz=, shorten the horizon, or raise memory="
         )
-    work = _WORK if mdp.reward_dim == 1 else _WORK / 8  # the rows of boxes are too long for the caches
+    work = _WORK if mdp.reward_dim == 1 else _WORK / 2  # the rows of boxes are too long for the caches
     room = min(memory / (mdp.n_states * (steps + 48.0)), work / (steps * max(1, mdp.n_outcomes)))
-    most = int(room ** (1 / mdp.reward_dim)) - 2 * steps - 6  # along the longest axis of the window
+    most = int(room ** (1 / mdp.reward_dim))  # along the longest axis of the window
+    while most and np.prod(_box(problem, stocks, steps, (low, high), most)[2]) > room:
+        most = int(0.9 * most)
     if most < 64 / mdp.reward_dim:
         raise MemoryLimitError(
             f"even a coarse grid of stocks for {mdp.n_states} states and {steps} steps needs more than "
@@ -350,15 +352,12 @@ def _round_once(
     problem: Problem, stocks: Floats, steps: int, horizon: int | None, rest: Rest | None,
     span: tuple[Floats, Floats], cells: int, lipschitz: float | None,
 ) -> WindowTable:  # fmt: skip
-    mesh = max(float((span[1] - span[0]).max()) / cells, 1e-300)
     offset = np.atleast_1d(stocks[0])
-    # Rounding moves a path by at most one cell a step beyond the reachable stocks.
-    first = np.floor((span[0] - offset) / mesh).astype(np.int64) - steps - 2
-    last = np.ceil((span[1] - offset) / mesh).astype(np.int64) + steps + 2
+    mesh, first, shape = _box(problem, stocks, steps, span, cells)
     monotone = problem.objective.nondecreasing
 
     def window(rounding: Rounding, bound: int, with_policy: bool) -> Window:
-        one = Window(problem, offset, mesh, first, last - first + 1)
+        one = Window(problem, offset, mesh, first, shape)
         one.solve(steps, horizon, rounding, rest, bound, with_policy)
         return one
 
@@ -369,7 +368,8 @@ def _round_once(
     else:
         lower = window("nearest", 0, True)
         upper = window("nearest", 1, False) if rest is not None else lower
-        moved = sum(_largest_miss(problem, mesh, t) for t in range(steps))
+        norm = problem.objective.norm
+        moved = sum(_largest_miss(problem, mesh, t, "nearest", norm) for t in range(steps))
         place = lower.place(stocks)
         moved += mesh * float(_length(problem, place - np.rint(place)).max())
         assert lipschitz is not None
@@ -381,10 +381,23 @@ def _round_once(
     return WindowTable(problem, [(lower, upper)], steps, horizon, kind, error, rung, rest)
 
 
-def _largest_miss(problem: Problem, mesh: float, t: int) -> float:
+def _box(
+    problem: Problem, stocks: Floats, steps: int, span: tuple[Floats, Floats], cells: int
+) -> tuple[float, Ints, Ints]:
+    """Mesh, first cell and shape of a window with ``cells`` cells along its longest axis, and what rounding adds."""
+    mesh = max(float((span[1] - span[0]).max()) / cells, 1e-300)
+    ways: tuple[Rounding, ...] = ("down", "up") if problem.objective.nondecreasing else ("nearest",)
+    drift = 2 + int(max(sum(_largest_miss(problem, mesh, t, way, np.inf) for t in range(steps)) for way in ways) / mesh)
+    offset = np.atleast_1d(stocks[0])
+    first = np.floor((span[0] - offset) / mesh).astype(np.int64) - drift
+    return mesh, first, np.ceil((span[1] - offset) / mesh).astype(np.int64) + drift - first + 1
+
+
+def _largest_miss(problem: Problem, mesh: float, t: int, rounding: Rounding, norm: float) -> float:
+    """How far the rounding of one step moves a path at most."""
     step = problem.mdp.gamma**t * problem.mdp.reward
-    miss = step - mesh * _shift(problem, mesh, t, "nearest")
-    return float(_length(problem, miss.reshape(-1, problem.mdp.reward_dim)).max(initial=0.0))
+    miss = step - mesh * _shift(problem, mesh, t, rounding)
+    return float(np.linalg.norm(miss.reshape(-1, problem.mdp.reward_dim), ord=norm, axis=1).max(initial=0.0))
 
 
 def _length(problem: Problem, x: Floats) -> Floats:

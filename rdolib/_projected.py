@@ -132,7 +132,7 @@ def solve_projected(
     those of that policy.
     """
     rows = rows_of(representation, mdp)
-    require_plannable(mdp, objective, horizon if horizon is not None else ends_within(mdp))
+    require_plannable(mdp, objective, horizon)
     if not isinstance(objective, ExpectedUtility):
         raise NotOptimizableError(
             f"with representation= value iteration takes expected utilities; {objective!r} is none: leave it out"

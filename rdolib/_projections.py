@@ -88,9 +88,10 @@ class QuantileGrid:
     def w1_bound(self, low: float, high: float) -> float:
         """Largest W1 distance that the projection moves a law on ``[low, high]``: ``(high - low) / (2 n)``.
 
-        Proof: on the levels from i/n to (i+1)/n the quantile function q rises by some d_i and is replaced by its
-        value at the midpoint; |q(u) - q(midpoint)| summed over the two halves, each of width 1/(2n), is at most
-        d_i / (2n), and the d_i sum to at most high - low. Attained by `low` with probability 1/(2n), else `high`.
+        Proof: on the levels from i/n to (i+1)/n the quantile function rises by some ``d_i`` and is replaced by its
+        value at the midpoint. On each half, of width 1/(2n), it is off by at most its rise there, which makes at most
+        ``d_i / (2 n)``, and the ``d_i`` sum to at most ``high - low``. Attained by `low` with probability 1/(2n), else
+        `high`. Derived here.
 
         Parameters
         ----------
@@ -197,9 +198,10 @@ class CategoricalGrid:
     def w1_bound(self, low: ArrayLike, high: ArrayLike) -> float:
         """Largest W1 distance that the projection moves a law on ``[low, high]``: half a cell, or half its diagonal.
 
-        Proof: by convexity an atom is the worst law. The atom x at the fractions u_j of a cell with sides h_j moves to
-        corners X with E X = x, so E|X - x| <= (Var X)**(1/2) = (sum of u_j (1 - u_j) h_j**2)**(1/2) <= |h| / 2 in the
-        2-norm. Attained by an atom in the middle of a cell, as all corners are |h| / 2 away.
+        Proof: by convexity an atom is the worst law. The atom x at the fractions ``u_j`` of a cell with sides ``h_j``
+        moves to a random corner with mean x, in the 2-norm by at most the root of its variance, which is
+        ``(sum of u_j (1 - u_j) h_j**2)**(1/2) <= (sum of h_j**2)**(1/2) / 2``. Attained by an atom in the middle of a
+        cell, as all corners are that far away. Derived here.
 
         Parameters
         ----------

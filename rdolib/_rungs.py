@@ -133,8 +133,8 @@ def solve_table(
     for name, limit in [("memory", memory), *([] if tol is None else [("tol", tol)])]:
         if not (isinstance(limit, Real) and float(limit) > 0):
             raise InvalidArgumentError(f"{name} must be a positive number; got {limit!r}")
-    if horizon is None and isinstance(objective, Objective) and objective.missing(mdp.gamma, True):
-        horizon = ends_within(mdp)  # an endless problem whose every path ends in time needs no more than a finite one
+    if horizon is None and mdp.gamma == 1 and isinstance(objective, Lexicographic):
+        horizon = ends_within(mdp)  # where every path ends in time, a finite horizon serves
     require_plannable(mdp, objective, horizon)
     if max_iter is not None and (horizon is None or check_sweeps(max_iter) < horizon):
         return sweeps(mdp, objective, stocks, horizon, memory, states, check_sweeps(max_iter))
@@ -299,6 +299,8 @@ def _cut(
     nodes = first_layers(problem, states, problem.units.key(stocks), depth, horizon, _exact_memory(memory))
     if len(nodes) == depth:
         return ReachableTable.solve_layers(problem, nodes, horizon, rest)
+    if horizon is None and mdp.reward_dim > 1:  # boxes are too coarse for more steps to tell
+        depth = min(depth, int(np.ceil(np.log(_COARSE) / np.log(mdp.gamma)))) if mdp.gamma < 1 else depth
     rounded = rounded_window(problem, stocks, depth, horizon, rest, tol, memory)
     if horizon is None:
         later = -return_range(mdp, -1.0), return_range(mdp, 1.0)
@@ -307,6 +309,10 @@ def _cut(
     shallow = ReachableTable.solve_layers(problem, nodes, horizon, later)
     tables: tuple[Table, Table] = (rounded, shallow)
     return min(tables, key=lambda table: gap(table, mdp, states, stocks))
+
+
+#: Part of the range of an endless return that may be left when vector stocks are rounded.
+_COARSE = 1e-3
 
 
 def _rest_after(mdp: MDP, horizon: int, steps: int) -> tuple[Floats, Floats]:

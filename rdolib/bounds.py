@@ -53,7 +53,6 @@ __all__ = [
     "projected_greedy",
     "proper",
     "rounding",
-    "started",
     "steps",
     "stopping",
     "truncation",
@@ -425,7 +424,7 @@ def a_posteriori(change: ArrayLike, gamma: float, degree: float = 1.0) -> Bound:
     if not 0 <= factor < 1:
         raise NotOptimizableError(
             f"gamma = {gamma:.6g} and degree {degree:.6g} give no contraction (gamma**degree must be below 1), so the "
-            "last change does not bound the error; use monotone brackets (bounds.started) instead"
+            "last change does not bound the error; use the brackets of value_iteration(max_iter=...) instead"
         )
     return _like(change, np.asarray(change, dtype=np.float64) * (factor / (1 - factor)))
 
@@ -467,7 +466,7 @@ def steps(tol: float, bound: Callable[[int], Any]) -> int:
 
 
 # --------------------------------------------------------------------------------------------------
-# brackets from the two extreme starts
+# the two extreme starts
 
 
 def extremes(mdp: MDP) -> tuple[Floats, Floats]:
@@ -484,52 +483,6 @@ def extremes(mdp: MDP) -> tuple[Floats, Floats]:
     """
     _require_scalar(mdp)
     return 0.0 - return_range(mdp, -1.0), return_range(mdp, 1.0)
-
-
-def started(mdp: MDP, start: ArrayLike) -> MDP:
-    """The MDP whose value iteration from ``delta_0`` is that of `mdp` from ``eta_0(s) = delta_{start(s)}``.
-
-    Every reward becomes ``r + gamma start(s') - start(s)``, so that n of them sum up to the n rewards of `mdp` plus
-    ``gamma**n start(S_n)``, less ``start(s)``. Hence ``F eta_n (s, c)`` for `mdp` is the n-step optimum of the new MDP
-    at the stock ``c + start(s)``. With the `extremes` as starts and a nondecreasing utility the two are certified
-    bounds of the optimum, which close monotonically and need no continuity (derived here; shaping by a potential is
-    classical, Ng, Harada and Russell, 1999).
-
-    Parameters
-    ----------
-    mdp : MDP
-        With scalar rewards.
-    start : (S,) floats
-        Finite; the start of a terminal state counts as 0.
-
-    Raises
-    ------
-    InvalidArgumentError
-
-    Examples
-    --------
-    A reward of 1 for ever, and the probability of reaching 2: never within n steps, at once from above.
-
-    >>> import rdolib as rdo
-    >>> mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, False)]}}, gamma=0.5)
-    >>> above = started(mdp, extremes(mdp)[1])
-    >>> rdo.value_iteration(mdp, rdo.Threshold(), -2.0, horizon=5).objective_value(0, -2.0)
-    0.0
-    >>> rdo.value_iteration(above, rdo.Threshold(), 0.0, horizon=5).objective_value(0, 0.0)
-    1.0
-    """
-    _require_scalar(mdp)
-    value = np.where(mdp.terminal, 0.0, np.asarray(start, dtype=np.float64))
-    if value.shape != (mdp.n_states,) or not np.isfinite(value).all():
-        raise InvalidArgumentError(
-            f"start must hold one finite number for each of the {mdp.n_states} states; got shape {np.shape(start)}"
-            + ("" if np.isfinite(value).all() else " with values that are not finite")
-        )
-    here = np.repeat(value[mdp.pair_state], np.diff(mdp.outcome_ptr))
-    after = np.where(mdp.terminated, 0.0, value[mdp.next_state])
-    reward = mdp.reward + mdp.gamma * after - here
-    reward.setflags(write=False)
-    return replace(mdp, reward=reward, grid=None)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -619,8 +572,8 @@ def _uniform(objective: Objective) -> float:
 def _no_constant(objective: Objective, where: str) -> str:
     return (
         f"{objective!r} has no Lipschitz constant{where}, so no number of sweeps bounds its error; value_iteration "
-        "without a horizon solves it exactly where it can, and for a nondecreasing utility bounds.started gives "
-        "brackets that need no continuity"
+        "without a horizon solves it exactly where it can, and with max_iter= it brackets a nondecreasing utility from "
+        "both sides without any continuity"
     )
 
 

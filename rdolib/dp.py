@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rdolib import _law
-from rdolib._projected import solve_projected
+from rdolib._projected import EvaluatedTable, ProjectedTable, solve_projected
 from rdolib._rungs import MEMORY, check_horizon, gap, require_mdp, solve_table
 from rdolib._tables import Table
 from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid
@@ -127,8 +127,10 @@ class Solution:
         return plain(lower[0]), plain(upper[0])
 
     def returns(self, state: int, stock: ArrayLike = 0.0) -> Distribution:
-        """Law of the return ``G`` under the policy (without the stock)."""
+        """Law of the return ``G`` under the policy (without the stock); in the representation, where there is one."""
         s, c = _augmented(self.mdp, [state], check_stocks(self.mdp, stock, several=False))
+        if isinstance(self.policy.table, ProjectedTable | EvaluatedTable):
+            return self.policy.table.law(int(s[0]), c[0])
         start = np.zeros(self.mdp.n_states)
         start[s] = 1.0
         return law(self.policy, start, c[0], self.horizon)
@@ -199,6 +201,8 @@ def value_iteration(
     require_mdp(mdp)
     stocks, horizon = check_stocks(mdp, stock), check_horizon(horizon)
     states = np.arange(mdp.n_states)
+    if representation is not None and max_iter is not None:
+        raise InvalidArgumentError("representation= and max_iter= cannot be combined; n sweeps from zero are horizon=n")
     if representation is not None:
         table: Table = solve_projected(mdp, objective, stocks, horizon, tol, memory, representation, states)
     else:

@@ -128,15 +128,15 @@ def policy_iteration(
     last = _improve(unfolded, _first(unfolded, start), max_iter, tol, _Ceiling.of(unfolded, stocks))
     table = unfolded.table(last.chosen, last.value)
     table.iterations = last.count
-    table.rung = f"exact: {unfolded.size}, {last.count} improvements"
+    table.rung = f"exact: {unfolded.size}, improved {last.count} times"
     answer = table if last.settled else _Stopped(table, last.error, _farthest(mdp, horizon))
     policy = Policy(mdp, answer, horizon)
     gap = _gap(policy, stocks)
     converged = last.settled or (tol is not None and gap <= tol)
     if not converged:
         warnings.warn(
-            f"policy iteration stopped after {last.count} improvements, and more are possible; the optimum is at most "
-            f"{gap:.6g} above the values (see bounds); raise max_iter=",
+            f"policy iteration stopped at max_iter = {last.count}, and the policy can still be improved; the optimum "
+            f"is at most {gap:.6g} above the values (see bounds)",
             stacklevel=2,
         )
     return Solution(mdp, objective, horizon, stocks, policy, converged, last.count, gap, answer.rung)

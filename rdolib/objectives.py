@@ -472,8 +472,8 @@ class Lexicographic(Objective):
     """First things first: maximize the first objective; among its maximizers the second; and so on.
 
     The value is the tuple of their values. Ties of an earlier objective are taken with the library's tolerance, 1e-12
-    relative. Safe for a finite horizon only, or where every policy ends within a known number of steps: an endless
-    discounted return cut after any number of steps can rank the first objective wrongly for ever.
+    relative. Safe for a finite horizon only (or with ``gamma = 1`` where every path ends): an endless discounted return
+    cut after any number of steps can rank the first objective wrongly for ever.
 
     Parameters
     ----------

@@ -103,9 +103,8 @@ class MeanCVaR(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import MeanCVaR
     >>> import rdolib as rdo
-    >>> MeanCVaR(0.5, 0.25)(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
+    >>> rdo.MeanCVaR(0.5, 0.25)(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
     3.875
     """
 
@@ -135,9 +134,8 @@ class OptimisticCVaR(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import OptimisticCVaR
     >>> import rdolib as rdo
-    >>> OptimisticCVaR(0.5)(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
+    >>> rdo.OptimisticCVaR(0.5)(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
     7.0
     """
 
@@ -163,9 +161,8 @@ class Expectile(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import Expectile
     >>> import rdolib as rdo
-    >>> Expectile(0.2)(rdo.Distribution([0.0, 10.0], [0.5, 0.5]))
+    >>> rdo.Expectile(0.2)(rdo.Distribution([0.0, 10.0], [0.5, 0.5]))
     2.0
     """
 
@@ -196,10 +193,9 @@ class Quantile(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import Quantile
     >>> import rdolib as rdo
     >>> nu = rdo.Distribution([0.0, 4.0, 10.0], [0.5, 0.25, 0.25])
-    >>> Quantile(0.5)(nu), Quantile(0.5, side="upper")(nu)
+    >>> rdo.Quantile(0.5)(nu), rdo.Quantile(0.5, side="upper")(nu)
     (0.0, 4.0)
     """
 
@@ -231,9 +227,8 @@ class Median(Quantile):
 
     Examples
     --------
-    >>> from rdolib.risk import Median
     >>> import rdolib as rdo
-    >>> Median()(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
+    >>> rdo.Median()(rdo.Distribution([0.0, 4.0, 10.0], [0.25, 0.5, 0.25]))
     4.0
     """
 
@@ -249,9 +244,8 @@ class Variance(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import Variance
     >>> import rdolib as rdo
-    >>> Variance()(rdo.Distribution([0.0, 10.0], [0.5, 0.5]))
+    >>> rdo.Variance()(rdo.Distribution([0.0, 10.0], [0.5, 0.5]))
     -25.0
     """
 
@@ -270,9 +264,8 @@ class MeanVariance(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import MeanVariance
     >>> import rdolib as rdo
-    >>> MeanVariance(0.1)(rdo.Distribution([0.0, 10.0], [0.5, 0.5]))
+    >>> rdo.MeanVariance(0.1)(rdo.Distribution([0.0, 10.0], [0.5, 0.5]))
     2.5
     """
 
@@ -302,9 +295,8 @@ class Sharpe(OuterSearch):
 
     Examples
     --------
-    >>> from rdolib.risk import Sharpe
     >>> import rdolib as rdo
-    >>> Sharpe()(rdo.Distribution([0.0, 10.0], [0.5, 0.5])), Sharpe()(rdo.Distribution([1.0], [1.0]))
+    >>> rdo.Sharpe()(rdo.Distribution([0.0, 10.0], [0.5, 0.5])), rdo.Sharpe()(rdo.Distribution([1.0], [1.0]))
     (1.0, inf)
     """
 

@@ -178,6 +178,7 @@ def test_plans(problem: str) -> None:
             assert objective(shown) == pytest.approx(plan.value, rel=1e-8, abs=rough), answer
 
 
+@pytest.mark.theory("8.9")
 def test_dry_lake_plan_arrives() -> None:
     """A zero-reward self-loop ties with the way to the goal and never arrives; the plan must arrive."""
     mdp = library_problem("dry-lake")
@@ -307,6 +308,8 @@ def problems(draw: st.DrawFn, max_leaves: int = 3000) -> tuple[Table, F, int]:
     return table, draw(st.sampled_from(strategies.GAMMAS)), horizon
 
 
+@pytest.mark.theory("4.2")
+@pytest.mark.theory("4.5")
 @settings(modest, max_examples=300)
 @given(problems(), st.sampled_from(CASES), strategies.stocks())
 def test_expected_utilities(problem: tuple[Table, F, int], case: Case, stock: F) -> None:
@@ -368,6 +371,8 @@ def test_random_start(problem: tuple[Table, F, int], case: Case, stock: F, level
     assert_plan(plan, table, gamma, start, horizon, exact, lambda nu, c: naive.cvar(nu, level))
 
 
+@pytest.mark.theory("4.1")
+@pytest.mark.theory("4.6")
 @settings(modest, max_examples=150)
 @given(
     strategies.tables(max_states=4, layered=True),

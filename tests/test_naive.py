@@ -127,6 +127,7 @@ FORKS: dict[str, tuple[F, Law, Law, Law, Callable[[Law], F], F, F]] = {
 }
 
 
+@pytest.mark.theory("6.1")
 @pytest.mark.parametrize("name", FORKS)
 def test_fork(name: str) -> None:
     """Greedy choice by the functional itself is fooled by the fork; the search is not."""
@@ -141,6 +142,7 @@ def test_fork(name: str) -> None:
     assert naive.best(table, F(1), 0, 2, functional) == optimum
 
 
+@pytest.mark.theory("6.1")
 def test_discounted_exponential_utility() -> None:
     """E[-2^-X] with gamma = 1/2 is not indifferent to gamma: one idle step changes the better action."""
 
@@ -205,6 +207,7 @@ def test_history_matters() -> None:
     )
 
 
+@pytest.mark.theory("4.6")
 def test_stationary_policies_lose() -> None:
     """One state, A: +1, B: 2 or 0, threshold 1{x >= 0}, two steps: the action depends on the steps left."""
     table: Table = {0: {0: [(F(1), 0, F(1), False)], 1: [(F(1, 2), 0, F(2), False), (F(1, 2), 0, F(0), False)]}}
@@ -420,6 +423,7 @@ def test_endless_values_by_hand() -> None:
     assert naive.closed({0: {0: [(F(1), 0, F(3), False)]}}, F(1, 2)) == {0: {0: [(F(1), 0, F(6), True)]}}
 
 
+@pytest.mark.theory("8.2")
 @quick
 @given(strategies.tables(rewards=strategies.INTEGERS), st.sampled_from((F(1, 2), F(1, 3))), strategies.stocks())
 def test_linear_system_lies_in_the_bracket(table: Table, gamma: F, stock: F) -> None:

@@ -335,6 +335,7 @@ def test_graph_with_ties_makes_progress() -> None:
 # certified rungs
 
 
+@pytest.mark.theory("8.3")
 @pytest.mark.parametrize(
     "objective",
     [rdo.Threshold(), rdo.Shortfall(), rdo.TargetReturn(), rdo.TwoSlope(0.5, 2.0), rdo.TwoSlope(2.0, -1.0)],
@@ -395,6 +396,7 @@ def test_certified_window_contains_the_exact_value() -> None:
         assert not rough.converged
 
 
+@pytest.mark.theory("8.3")
 def test_certified_policy_attains_its_bound() -> None:
     """The policy of the lower table, fed the true stock, is worth at least the lower bound (three standard errors)."""
     mdp = rdo.MDP.garnet(5, 2, 3, seed=2, gamma=0.9)

@@ -154,7 +154,7 @@ def test_endless_return_that_is_cut() -> None:
         improved = rdo.policy_iteration(mdp, objective, stock=[-1.0, -2.5])
         for stock in (-1.0, -2.5):
             low, high = improved.bounds(0, stock)
-            assert high - low <= 1e-11
+            assert 0 < high - low <= 1e-11
             assert low == pytest.approx(swept.objective_value(0, stock), abs=1e-11)
             assert objective(improved.returns(0, stock) + stock) == pytest.approx(low, abs=1e-10)
 
@@ -389,8 +389,36 @@ def test_starts() -> None:
     assert (careful.objective_value(0, -2.0), careful.objective_value(0, -1.0)) == (0.0, 1.0)
 
 
+def test_a_start_is_asked_once_where_the_stock_matters_no_more() -> None:
+    """Returns lie between 0 and 3, so the stock matters between -3 and 0; beyond, at these ends."""
+    asked: list[float] = []
+
+    class Recording:
+        def actions(self, states: Any, stocks: Any, t: int) -> Any:
+            asked.extend(np.asarray(stocks).tolist())
+            return (np.asarray(stocks) < -1.0).astype(int)
+
+    solution = stopped(FORK, rdo.TwoSlope(2.0, 0.5), stock=[-9.0, -2.0, -1.0, 9.0], start=Recording(), max_iter=0)
+    assert sorted(asked) == [-3.0, -2.0, -1.0, 0.0]
+    values = [solution.objective_value(0, c) for c in (-9.0, -2.0, -1.0, 9.0)]
+    assert values == [2 * (-9 + 1.5), 0.5 * 0.5 + 0.5 * -4, 0.0, 0.5 * 10]
+    assert [solution.policy.action(0, c) for c in (-9.0, -2.0, -1.0, 9.0)] == [1, 1, 0, 0]
+
+
+def test_only_what_is_better_changes() -> None:
+    """A millionth is better; equal stays, even against the lowest index."""
+    better = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, True)], 1: [(1.0, 0, 1.000001, True)]}})
+    solution = rdo.policy_iteration(better, rdo.Mean())
+    assert (solution.iterations, solution.policy.action(0, 0.0)) == (1, 1)
+    equal = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, True)], 1: [(0.5, 0, 0.0, True), (0.5, 0, 2.0, True)]}})
+    solution = rdo.policy_iteration(equal, rdo.Mean(), start=[1])
+    assert (solution.iterations, solution.policy.action(0, 0.0)) == (0, 1)
+
+
 def test_early_stop_says_so_once() -> None:
-    with pytest.warns(UserWarning, match=r"stopped after 0 improvements.*at most 0.5 above") as caught:
+    with pytest.warns(
+        UserWarning, match=r"max_iter = 0, and the policy can still be improved.*at most 0.5 above"
+    ) as caught:
         solution = rdo.policy_iteration(FORK, rdo.Threshold(), stock=-2.0, max_iter=0)
     assert len(caught) == 1
     assert caught[0].filename == __file__
