@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from rdolib._graph import ranges
 from rdolib._lattice import WindowTable
+from rdolib._lexicographic import LexicographicTable
 from rdolib._reachable import ReachableTable
-from rdolib._tables import CutTable, Table
+from rdolib._tables import Table
 from rdolib.errors import InvalidArgumentError
 from rdolib.mdp import MDP
 
@@ -63,7 +64,8 @@ class Planned:
 
     @property
     def exact(self) -> bool:
-        return self.table.exact
+        # The table that is asked in the end counts: an exact one knows no stocks but its own.
+        return bool(_innermost(self.table).exact)
 
     def pairs(self, state: Ints, stock: Floats, t: int) -> tuple[Ints, Ints, Floats]:
         pair = self.mdp.pair_index(state, self.table.action(state, stock, t))
@@ -76,12 +78,16 @@ class Planned:
         return self.table.rests(state, stock)
 
 
+def _innermost(table: Any) -> Any:
+    while hasattr(table, "inner") or hasattr(table, "table"):
+        table = getattr(table, "inner", getattr(table, "table", None))
+    return table
+
+
 def _counts_steps(table: Any) -> bool:
     """Whether a table for an endless horizon looks at the step: layers do, sets of nodes that are never left do not."""
-    if isinstance(table, ReachableTable):
-        return not table.endless
-    inner = getattr(table, "inner", getattr(table, "table", None))
-    return isinstance(table, CutTable | WindowTable) or (inner is not None and _counts_steps(inner))
+    last = _innermost(table)
+    return isinstance(last, WindowTable | LexicographicTable) or (isinstance(last, ReachableTable) and not last.endless)
 
 
 class Stationary:

@@ -176,8 +176,13 @@ def _thin(mass: _Mass, units: Units | InternedUnits, side: NDArray[np.int8], mer
     earned = part.earned.reshape(len(part.state), -1)
     cells = max(1.0, (_MOST_ATOMS / (2 * len(np.unique(part.state)))) ** (1 / earned.shape[1]))
     width = np.maximum(np.ptp(earned, axis=0) / cells, np.finfo(float).tiny)
-    cell = np.column_stack([part.state, side[mergeable], np.floor(earned / width)])
-    _, first, group = np.unique(cell, axis=0, return_index=True, return_inverse=True)
+    cell = np.floor(earned / width)
+    if earned.shape[1] == 1:
+        place = code(part.state, cell[:, 0] * 3 + side[mergeable])
+        _, first, group = np.unique(place, return_index=True, return_inverse=True)
+    else:
+        rows = np.column_stack([part.state, side[mergeable], cell])
+        _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     group = group.reshape(-1)
     weight = total(group, part.prob, len(first))
 

@@ -108,11 +108,13 @@ class MonotoneTable:
     def _locate(self, stock: Floats) -> tuple[Ints, Ints, NDArray[np.bool_]]:
         """Lattice, row, and whether the stock is on one of the lattices."""
         place = (stock[:, None] - self.offsets) / self.mesh
-        miss = np.abs(place - np.rint(place))
-        lattice = miss.argmin(axis=1)
-        each = np.arange(len(stock))
-        on = miss[each, lattice] <= _NEAR + 1e-12 * np.abs(place[each, lattice])
-        row = np.rint(place[each, lattice])
+        if len(self.offsets) == 1:
+            lattice, place = np.zeros(len(stock), dtype=np.int64), place[:, 0]
+        else:
+            lattice = np.abs(place - np.rint(place)).argmin(axis=1)
+            place = place[np.arange(len(stock)), lattice]
+        row = np.rint(place)
+        on = np.abs(place - row) <= _NEAR + 1e-12 * np.abs(place)
         on &= (row >= self.low) & (row <= self.high)
         return lattice, np.where(on, row - self.low, 0).astype(np.int64), on
 

@@ -92,8 +92,9 @@ class ProjectedTable:
             return Distribution(np.zeros_like(c), [1.0])
         rows, laws, error = self._first
         left = self.inner.horizon or 0
-        index = int(self.inner.problem.locate(self.inner.nodes[0], np.array([state]), c, left, QUERY)[0])
-        if index < 0:
+        problem, nodes = self.inner.problem, self.inner.nodes[0]
+        index = int(problem.locate(nodes, np.array([state]), c, left, QUERY)[0])
+        if index < 0 or np.abs(problem.units.stock(nodes.imag[[index]]) - c).max() > QUERY * max(1.0, np.abs(c).max()):
             raise unknown_stock(state, c[0], 0)
         return rows.law(laws, index, w1_error=float(error[index]))
 
@@ -395,7 +396,7 @@ class _Sweeps:
         low, high = _reach(problem, self.state, self.stock, least, greatest, 0)
         head = np.maximum(high - value, value - low)
         error, start = np.zeros(self.n), head.copy()
-        enough = _NEGLIGIBLE * float(start.max()) if tol is None else tol / 4
+        enough = _NEGLIGIBLE * float(start[np.isfinite(start)].max(initial=0.0)) if tol is None else tol / 4
         most = max(1, int(np.ceil(np.log(_NEGLIGIBLE) / np.log(gamma))))
         same, before = False, None
         for n in range(1, most + 1):  # noqa: B007

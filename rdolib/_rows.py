@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Probability beyond the ends of a grid that is put at the ends, and its way added to the error. More is refused.
-OUTSIDE = 1e-12
+OUTSIDE = 1e-9
 #: Numbers that one intermediate array may hold.
 _CHUNK = 2**22
 #: Relative closeness below which two exact atoms are one: some rounding, and well below what a value is exact to.
@@ -356,7 +356,7 @@ class ExactRows:
 
 def _merged(row: Ints, x: Floats, p: Floats, n_rows: int) -> Ragged:
     """Sort the atoms of every row and merge those that differ by rounding only."""
-    columns = x.reshape(len(x), -1)
+    columns = x[:, None] if x.ndim == 1 else x
     near = _SAME * np.abs(columns).max(axis=0, initial=0.0)
     # Components are rounded before they are compared: equal vectors must sort next to each other.
     keys = np.rint(columns / np.where(near > 0, near, 1.0)) if x.ndim > 1 else columns

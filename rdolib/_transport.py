@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from rdolib._atoms import CLOSE, SUM_ROUNDING, FloatArray, cumulative, scale
 from rdolib.errors import InvalidArgumentError
@@ -145,6 +144,8 @@ def _power_mean(distance: FloatArray, width: FloatArray, order: float) -> float:
 def _between_vectors(nu: Distribution, mu: Distribution, order: float, metric: str) -> float:
     transport = _network_simplex()
     unit = max(scale(nu.atoms), scale(mu.atoms)) or 1.0  # squares of large atoms may overflow
+    from scipy.spatial.distance import cdist  # not at import: it would double the import time
+
     distance = unit * cdist(nu.atoms / unit, mu.atoms / unit, metric)
     if order == math.inf:
         return _bottleneck(transport, nu.probs, mu.probs, distance)

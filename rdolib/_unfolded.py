@@ -11,6 +11,7 @@ and the node carries ``m``. A policy is one pair for each node; `Unfolded.value`
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -224,6 +225,11 @@ class Unfolded:
         lowest[self._pair_node[ties]] = ties
         rests = self.graph.stop > top
         return np.maximum(top, self.graph.stop), np.where(rests, self.rest_pair, lowest)
+
+    def greatest_by_step(self, gain: Floats) -> Floats:
+        """(steps,) greatest of the nodes' gains in each layer."""
+        ends = [*(layer.first for layer in self.layers), len(gain)]
+        return np.array([gain[a:b].max(initial=0.0) for a, b in itertools.pairwise(ends)])
 
     # ------------------------------------------------------------- result
 

@@ -3,7 +3,7 @@
 Let ``eta_n`` be the return distributions after ``n`` sweeps of distributional value iteration from ``eta_0 = delta_0``,
 ``F eta (s, c) = K(law of c + G)`` for ``G ~ eta(s, c)``, and ``F*`` the supremum of ``F`` over all history-dependent
 policies. For an objective that is indifferent to mixtures and to gamma, and Lipschitz,
-``|K(nu) - K(mu)| <= L W1(nu, mu)``:
+``|K(nu) - K(mu)| <= L W1(nu, mu)``::
 
     values            |F eta_n - F*| <= L gamma**n D                                          `truncation`
     greedy policy     F* - F eta^{pi_n} <= L gamma**(n + 1) (D + d / (1 - gamma))             `greedy_policy`

@@ -26,7 +26,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,17 +43,13 @@ from rdolib.mdp import MDP
 from rdolib.objectives import ExpectedUtility, Objective
 from rdolib.stock import end_components, ends_within, expected_time, return_range, return_range_by_step
 
+if TYPE_CHECKING:
+    from rdolib.simulate import StockPolicy
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _MOST = 10_000  # improvements after which rounding must be to blame
-
-
-class Acts(Protocol):
-    """Anything that chooses actions."""
-
-    def actions(self, states: Any, stocks: Any, t: int) -> Any:
-        """Actions (n,) at states (n,) and stocks (n,) or (n, m), at step ``t``."""
 
 
 def policy_iteration(
@@ -63,13 +59,14 @@ def policy_iteration(
     horizon: int | None = None,
     tol: float | None = None,
     memory: int = MEMORY,
-    start: ArrayLike | Acts | None = None,
+    start: ArrayLike | StockPolicy | None = None,
     max_iter: int | None = None,
 ) -> Solution:
     """Optimal values and an optimal policy by policy iteration, at every state and stock; or those of its k-th policy.
 
     Every policy is evaluated exactly at all reachable augmented states and then improved at all of them at once, until
-    nothing improves. At least as good as value iteration after the same number of steps, at every augmented state.
+    nothing improves. The k-th policy is at every augmented state at least as good as k sweeps of value iteration that
+    start from the first one.
 
     Parameters
     ----------
@@ -154,11 +151,12 @@ def _require_improvable(mdp: MDP, objective: Objective, horizon: int | None) -> 
             "use value_iteration"
         )
     continuous = objective.lipschitz_on(-1.0, 1.0) is not None
+    remedy = "use value_iteration" if objective.indicator else "declare lipschitz= if it has a Lipschitz constant"
     if horizon is None and mdp.gamma < 1 and not continuous and ends_within(mdp) is None:
         raise NotOptimizableError(
             f"{objective!r} lacks continuity, and without it, with gamma = {mdp.gamma:.6g} and no horizon, policy "
             "iteration can make a policy worse: a change of action that ties at every step can lose everything in the "
-            "limit (book, chapter 9); use value_iteration, or pass horizon="
+            f"limit (book, chapter 9); {remedy}, or pass horizon="
         )
     return objective
 
@@ -263,19 +261,19 @@ class _Last:
 
 
 def _improve(unfolded: Unfolded, chosen: Ints, most: int | None, tol: float | None, ceiling: _Ceiling) -> _Last:
-    gain_before = np.inf
+    gains_before: Floats | None = None
     for count in range(_MOST):
         value = unfolded.value(chosen)
         known = np.where(value > -np.inf, value, 0.0)
         top, best = unfolded.best(unfolded.worth(value))
         gain = np.where(value > -np.inf, top - known, 0.0)
         better = gain > _graph.TIE * np.maximum(1.0, np.abs(known))
-        greatest = float(gain.max(initial=0.0))
-        error = ceiling.error(count, greatest, gain_before)
+        gains = unfolded.greatest_by_step(gain)
+        error = ceiling.error(count, gains, gains_before)
         settled = not better.any()
         if settled or count == most or (tol is not None and error.max() <= tol):
             return _Last(chosen, value, count, settled, error)
-        chosen, gain_before = np.where(better, best, chosen), greatest
+        chosen, gains_before = np.where(better, best, chosen), gains
     raise NotOptimizableError("policy iteration did not settle; the values of this problem are too ill-conditioned")
 
 
@@ -287,33 +285,42 @@ class _Ceiling:
     the weights of the steps to come,
 
         F* <= F_k + gain_k xi(s),    F* <= F_k + gain_{k-1} (xi(s) - 1),    F* <= F_k + L gamma**k width.
+
+    Where nodes are kept by step, the greatest gain of each step has its own weight instead.
     """
 
-    steps: Floats  # xi, (S,)
+    terminal: NDArray[np.bool_]
+    steps: Floats | None  # xi, (S,); None where nodes are kept by step
+    weights: Floats  # of the steps
     width: float  # L width; infinite where it is not known
     gamma: float
 
     @classmethod
     def of(cls, unfolded: Unfolded, stocks: Floats) -> _Ceiling:
         mdp, factor = unfolded.problem.mdp, unfolded.problem.factor
-        if not unfolded.closed:
-            steps = np.full(mdp.n_states, float(np.sum(factor ** np.arange(len(unfolded.layers)))))
-        else:
+        steps = None
+        if unfolded.closed:
             steps = np.full(mdp.n_states, 1 / (1 - factor) if factor < 1 else np.inf)
             if (end_components(mdp) < 0).all():
                 steps = np.minimum(steps, expected_time(mdp))
-
         width = np.inf
         if mdp.gamma < 1 and unfolded.horizon is None:
             with suppress(NotOptimizableError):  # no Lipschitz constant: then the other bounds stand alone
                 width = max(float(bounds.policy_iteration(mdp, unfolded.problem.objective, 0, c)) for c in stocks)
-        return cls(np.where(mdp.terminal, 0.0, steps), width, mdp.gamma)
+        weights = np.power(factor, np.arange(len(unfolded.layers)), dtype=np.float64)
+        return cls(mdp.terminal, steps, weights, width, mdp.gamma)
 
-    def error(self, count: int, gain: float, gain_before: float) -> Floats:
-        """(S,) bounds of ``F* - F_k`` for ``k = count``."""
+    def error(self, count: int, gains: Floats, gains_before: Floats | None) -> Floats:
+        """(S,) bounds of ``F* - F_k`` for ``k = count``, from the gains of each step now and one policy earlier."""
+        now, before = self._sum(gains, 0), np.inf if gains_before is None else self._sum(gains_before, 1)
+        return np.where(self.terminal, 0.0, np.fmin(np.fmin(now, before), self.gamma**count * self.width))
+
+    def _sum(self, gains: Floats, first: int) -> Any:
+        """Gains that all steps from ``first`` on can bring together."""
+        if self.steps is None:
+            return self.weights[first:] @ gains[first:]
         with np.errstate(invalid="ignore"):  # 0 times infinity is no bound
-            by_gain = np.fmin(gain * self.steps, gain_before * np.maximum(self.steps - 1.0, 0.0))
-        return np.where(self.steps > 0, np.fmin(by_gain, self.gamma**count * self.width), 0.0)
+            return gains[0] * np.maximum(self.steps - first, 0.0)
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ class Variance(OuterSearch):
     )
 
     def _value(self, nu: Distribution) -> float:
-        return -float(nu.var())
+        return 0.0 - float(nu.var())  # not a zero with a sign
 
 
 class MeanVariance(OuterSearch):

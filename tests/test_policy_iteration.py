@@ -137,9 +137,14 @@ def test_vector_rewards(plane: tuple[Table, int], gamma: F, objective: rdo.Objec
     stocks = np.array([[0.0, 0.0], [-1.0, 2.0]])
     swept = rdo.value_iteration(mdp, objective, stock=stocks, horizon=3)
     improved = rdo.policy_iteration(mdp, objective, stock=stocks, horizon=3)
+    early = stopped(mdp, objective, stock=stocks, horizon=3, max_iter=1)
     for state in table:
         for stock in stocks:
-            assert close(improved.objective_value(state, stock), swept.objective_value(state, stock))
+            best = swept.objective_value(state, stock)
+            assert close(improved.objective_value(state, stock), best)
+            low, high = early.bounds(state, stock)
+            assert low - TINY * max(1, abs(best)) <= best <= high + TINY * max(1, abs(best))
+            assert close(low, objective(early.returns(state, stock) + stock))
 
 
 def test_endless_return_that_is_cut() -> None:
@@ -301,8 +306,8 @@ def test_a_tie_makes_it_worse_without_continuity() -> None:
         {0: {0: [(1.0, 0, -1.0, False)], 1: [(0.5, 0, 0.0, True), (0.5, 0, -9.0, True)]}}, gamma=0.5
     )
     positive = rdo.ExpectedUtility(lambda x: np.where(x > 0, 1.0, 0.0), degree=0.0)
-    for objective in (positive, rdo.Threshold()):
-        with pytest.raises(rdo.NotOptimizableError, match=r"lacks continuity.*worse.*chapter 9.*value_iteration"):
+    for objective, remedy in ((positive, "declare lipschitz="), (rdo.Threshold(), "use value_iteration")):
+        with pytest.raises(rdo.NotOptimizableError, match=f"lacks continuity.*worse.*chapter 9.*{remedy}.*horizon="):
             rdo.policy_iteration(trap, objective, stock=2.0)
     # With a horizon it is safe, and a tie never changes an action.
     solution = rdo.policy_iteration(trap, positive, stock=2.0, horizon=5, start=np.array([1]))
