@@ -19,8 +19,8 @@ from rdolib import _kernels
 RESULTS = Path(__file__).parent / "results"
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, cores, caches and versions: what a number means without which it means nothing."""
+def hardware(*peers: str) -> dict[str, Any]:
+    """Processor, cores, caches and versions, those of the peers too: without them a number means nothing."""
     cpu, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -32,7 +32,7 @@ def hardware() -> dict[str, Any]:
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
         caches[f"L{level} {kind.lower()}"] = size
-    packages = ("numpy", "numba", "llvmlite", "scipy", "quantecon")
+    packages = ("numpy", "numba", "llvmlite", "scipy", *peers)
     return {
         "cpu": cpu,
         "vector_instructions": flags,

@@ -63,7 +63,7 @@ class FallingTable:
             self.iterations += 1
             lower, upper = self.bounds(np.repeat(states, len(stocks)), np.tile(stocks, len(states)))
             known = np.isfinite(upper)
-            gap = float((upper - lower)[known].max(initial=0.0))
+            gap = float((upper[known] - lower[known]).max(initial=0.0))
             size = float(np.abs(lower[known]).max(initial=0.0))
             if not np.isfinite(gap):
                 raise NotOptimizableError(

@@ -42,6 +42,7 @@ LINE = 8  # float64 numbers in a cache line, and in the widest vector register
 BLOCK = 1024  # stocks handled at once: the rows written again and again stay in the first-level cache
 FUSED = 6  # outcomes summed in one pass
 LARGEST = np.int64(2**63 - 1)
+WHOLE = 2**62  # weight of a law where weights are integers
 KEYS = 2**15  # integers sorted at a time: they stay in the second-level cache
 THREAD_WORK = 400_000  # updates below which waking another thread (some 30 microseconds) does not pay
 
@@ -470,7 +471,7 @@ def _read_quantiles(  # type: ignore[no-untyped-def]
     """Run through the sorted keys of each row: cumulate the weights and note which atom meets each level."""
     n = atoms.shape[1]
     shift = 0  # an atom of `out` weighs 2**shift
-    while n << shift <= 2**61:
+    while n << shift <= WHOLE // 2:
         shift += 1
     unit = np.int64(1) << shift
     half, whole = unit >> 1, n * unit
@@ -494,22 +495,22 @@ def _read_quantiles(  # type: ignore[no-untyped-def]
             key[m] = bits ^ ((bits >> 63) & LARGEST)
         below, k, moved, last = np.int64(0), np.int64(0), 0.0, value[0]
         for m in range(count * n):
-            e = np.uint64(tag[m])
+            owner = np.uint64(tag[m])
             moved += (value[m] - last) * abs(below - (k << shift))  # area between the two distribution functions
             last = value[m]
-            below += weight[e]
-            met[np.uint64(k)] = (seen[e] << 32) | tag[m]  # the last atom noted for a level is the one that meets it
-            seen[e] += 1
+            below += weight[owner]
+            met[np.uint64(k)] = (seen[owner] << 32) | tag[m]  # the last atom noted for a level is the one that meets it
+            seen[owner] += 1
             k = (below + half + (min(below, whole - below) >> 40)) >> shift  # levels met so far
         error[row] = moved / whole
         highest = -np.inf
-        for k in range(n):
-            e = np.uint64(first + (met[k] & 0xFFFFFFFF))
-            x = edge_reward[e]
-            if edge_to[e] >= 0:
-                x += gamma * atoms[edge_to[e], np.uint64(met[k] >> 32)]
+        for j in range(n):
+            edge = np.uint64(first + (met[j] & 0xFFFFFFFF))
+            x = edge_reward[edge]
+            if edge_to[edge] >= 0:
+                x += gamma * atoms[edge_to[edge], np.uint64(met[j] >> 32)]
             highest = max(highest, x)
-            out[row, k] = highest
+            out[row, j] = highest
 
 
 def quantile_backup(
@@ -528,12 +529,12 @@ def quantile_backup(
     Row i of `out` gets the lower quantiles at the levels ``(k + 1/2) / N`` of the mixture, over the edges e of row
     i with weights ``edge_prob[e]``, of the laws of ``edge_reward[e] + gamma * X[edge_to[e]]``.
 
-    Numpy sorts integers with vector instructions, which was faster than merging runs that are already sorted, two
-    at a time, from both ends and without a branch (twice the time), or several in the lanes of vectors. So each
-    atom becomes an integer with its edge in the last bits. Atoms nearer than these bits (2**-49 of their size with
-    up to eight edges) may trade places; their values are exact. Weights are integers with the same sum in every row
-    (the heaviest edge takes the remainder), so that cumulated weights do not depend on the order of the atoms. One
-    that misses a level by less than 2**-40 of the smaller of the two tails, 0.9e-12, counts as that level.
+    The atoms of an edge are already in order, yet numpy's sort of integers, which uses vector instructions, was faster
+    than merging the edges two at a time, from both ends and without a branch (benchmarks/quantiles.py times both). So
+    each atom becomes an integer with its edge in the last bits. Atoms nearer than these bits (2**-49 of their size
+    with up to eight edges) may trade places; their values are exact. Weights are integers with the same sum in every
+    row (the heaviest edge takes the remainder), so that cumulated weights do not depend on the order of the atoms.
+    One that misses a level by less than 2**-40 of the smaller of the two tails, 0.9e-12, counts as that level.
 
     Parameters
     ----------

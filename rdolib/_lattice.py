@@ -2,7 +2,7 @@
 
 A window of vector stocks is a box, laid out in one row like any array: a step is then still a shift of that row. Cells
 near the faces of the box read cells beyond them (the row goes on at the opposite face), but the box holds all that can
-be reached, and no reachable stock looks there.
+be reached, and no reachable stock looks there. What cannot be reached is refused when it is asked for.
 
 In the money of step 0 the stock only adds up, ``x_{t+1} = x_t + gamma**t r``, so a sweep is a maximum of sums of
 shifted rows. With ``gamma = 1`` and rewards on a lattice the shifts are exact. Otherwise they are rounded to the mesh
@@ -17,13 +17,14 @@ Derived in the book, chapter 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdolib import _graph, _kernels
-from rdolib._reachable import Problem, unknown_stock
+from rdolib._reachable import QUERY, Problem, unknown_stock
 from rdolib.errors import MemoryLimitError, NotOptimizableError
 from rdolib.stock import Saturation, return_range_by_step
 
@@ -40,11 +41,15 @@ _SLACK = 1e-9  # part of the mesh by which a stock may lie below a grid point an
 class Window:
     """Values at step 0 and the policy on one window of stocks ``offset + mesh * (low + i)``, ``0 <= i < shape``.
 
-    ``offset`` and ``low`` have one entry for each component of the reward, as ``shape`` has.
+    ``offset`` and ``low`` have one entry for each component of the reward, as ``shape`` has. ``starts`` are the initial
+    stocks; rounding may move a path by up to ``drift`` cells.
     """
 
-    def __init__(self, problem: Problem, offset: Floats, mesh: float, low: Ints, shape: Ints) -> None:
+    def __init__(
+        self, problem: Problem, starts: Floats, offset: Floats, mesh: float, low: Ints, shape: Ints, drift: int = 0
+    ) -> None:
         self.problem, self.offset, self.mesh, self.low, self.shape = problem, offset, mesh, low, shape
+        self.starts, self.drift = starts, drift
         self.count = int(np.prod(shape))
         self.strides = strides(shape)
 
@@ -114,10 +119,24 @@ class Window:
                 else:
                     _kernels.sweep(*common, layer, tie)
 
-            _kernels.run_in_boxes(box, work, self.count)
+            first, last = self._cells(t)
+
+            def shifted(part: _kernels.Box, box: Callable[[_kernels.Box], None] = box, first: int = first) -> None:
+                box((part[0], part[1], part[2] + first, part[3] + first))
+
+            _kernels.run_in_boxes(shifted, work, last - first)
             out[:-1, outside] = self._outside(x[outside], t, 0 if horizon is None else horizon - t)
             value, out = out, value
         self.values = value[: mdp.n_states, pad : pad + self.count].copy()
+
+    def _cells(self, t: int) -> tuple[int, int]:
+        """First and last cell that step ``t`` needs: all where the stock saturates, else those that can be reached."""
+        if isinstance(self.problem.saturation, Saturation):
+            return 0, self.count
+        low, high = (self.place(end[None, :])[0, 0] for end in reach(self.problem, self.starts, t))
+        first, last = int(np.floor(low)) - self.drift - 1, int(np.ceil(high)) + self.drift + 2
+        stride = int(self.strides[0])
+        return max(0, first) * stride, min(int(self.shape[0]), last) * stride
 
     def _outside(self, x: Floats, t: int, left: int) -> Floats:
         """Values beyond the window: saturated, or NaN where no reachable stock looks."""
@@ -215,7 +234,7 @@ class WindowTable:
         low, high = reach(problem, stocks, horizon)
         first, last = np.floor(low / mesh).astype(np.int64) - 1, np.ceil(high / mesh).astype(np.int64) + 1
         for one in offset[distinct]:
-            window = Window(problem, one, mesh, first, last - first + 1)
+            window = Window(problem, stocks, one, mesh, first, last - first + 1)
             window.solve(horizon, horizon, "exact", None, 0, with_policy=True)
             windows.append((window, window))
         rung = f"exact: lattice of {_sizes(windows[0][0])} stocks with mesh {mesh:.6g}, {horizon} sweeps"
@@ -242,6 +261,15 @@ class WindowTable:
         inside = np.asarray(on.all(axis=1))
         return np.where(inside, index @ window.strides, 0).astype(np.int64), inside
 
+    def _unreachable(self, x: Floats, t: int) -> Bools:
+        """Stocks (money of step 0) that no path from the initial stocks has at step ``t``; nothing is known there."""
+        if isinstance(self.problem.saturation, Saturation):
+            return np.zeros(len(x), dtype=np.bool_)
+        low, high = reach(self.problem, self.windows[0][0].starts, t)
+        slack = QUERY * (1.0 + np.maximum(np.abs(low), np.abs(high)))
+        rows = x.reshape(-1, len(low))
+        return np.asarray(~((rows >= low - slack) & (rows <= high + slack)).all(axis=1))
+
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
         problem = self.problem
         left = self.horizon or 0
@@ -251,6 +279,7 @@ class WindowTable:
         if problem.saturation is not None:
             lower[live] = upper[live] = problem.saturation.value(state[live], stock[live], side, left)
         live = live[side == 0]
+        _refuse(state[live], stock[live], 0, self._unreachable(stock[live], 0))
         number = self._choose(stock[live])
         for n, (window, above) in enumerate(self.windows):
             mine = live[number == n]
@@ -278,6 +307,7 @@ class WindowTable:
             action[live] = problem.saturation.action(state[live], side, left)
         live = live[side == 0]
         x = mdp.gamma**t * stock[live]
+        _refuse(state[live], stock[live], t, self._unreachable(x, t))
         number = self._choose(x)
         for n, (window, _) in enumerate(self.windows):
             mine = live[number == n]
@@ -353,11 +383,11 @@ def _round_once(
     span: tuple[Floats, Floats], cells: int, lipschitz: float | None,
 ) -> WindowTable:  # fmt: skip
     offset = np.atleast_1d(stocks[0])
-    mesh, first, shape = _box(problem, stocks, steps, span, cells)
+    mesh, first, shape, drift = _box(problem, stocks, steps, span, cells)
     monotone = problem.objective.nondecreasing
 
     def window(rounding: Rounding, bound: int, with_policy: bool) -> Window:
-        one = Window(problem, offset, mesh, first, shape)
+        one = Window(problem, stocks, offset, mesh, first, shape, drift)
         one.solve(steps, horizon, rounding, rest, bound, with_policy)
         return one
 
@@ -383,14 +413,14 @@ def _round_once(
 
 def _box(
     problem: Problem, stocks: Floats, steps: int, span: tuple[Floats, Floats], cells: int
-) -> tuple[float, Ints, Ints]:
-    """Mesh, first cell and shape of a window with ``cells`` cells along its longest axis, and what rounding adds."""
+) -> tuple[float, Ints, Ints, int]:
+    """Mesh, first cell and shape of a window with ``cells`` cells along its longest axis and room for rounding: drift."""
     mesh = max(float((span[1] - span[0]).max()) / cells, 1e-300)
     ways: tuple[Rounding, ...] = ("down", "up") if problem.objective.nondecreasing else ("nearest",)
     drift = 2 + int(max(sum(_largest_miss(problem, mesh, t, way, np.inf) for t in range(steps)) for way in ways) / mesh)
     offset = np.atleast_1d(stocks[0])
     first = np.floor((span[0] - offset) / mesh).astype(np.int64) - drift
-    return mesh, first, np.ceil((span[1] - offset) / mesh).astype(np.int64) + drift - first + 1
+    return mesh, first, np.ceil((span[1] - offset) / mesh).astype(np.int64) + drift - first + 1, drift
 
 
 def _largest_miss(problem: Problem, mesh: float, t: int, rounding: Rounding, norm: float) -> float:

@@ -29,6 +29,7 @@ from rdolib._projections import CategoricalGrid, Exact, QuantileGrid, Representa
 from rdolib.distributions import Distribution
 from rdolib.errors import InvalidArgumentError, MemoryLimitError
 from rdolib.mdp import MDP
+from rdolib.stock import return_range
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -120,7 +121,7 @@ def rows_of(representation: Representation, mdp: MDP) -> Rows:
                 f"the grid has {representation.reward_dim} component(s) and the MDP has reward_dim = {mdp.reward_dim}; "
                 "give low, high and n one number per component"
             )
-        return CategoricalRows(representation)
+        return CategoricalRows(representation, mdp)
     raise InvalidArgumentError(
         "representation must be None, QuantileGrid(n), CategoricalGrid(low, high, n) or Exact(); "
         f"got {representation!r}"
@@ -186,8 +187,8 @@ class QuantileRows(_DenseRows):
 class CategoricalRows(_DenseRows):
     """Laws (n, N): probabilities of the points of a grid."""
 
-    def __init__(self, grid: CategoricalGrid) -> None:
-        self.grid = grid
+    def __init__(self, grid: CategoricalGrid, mdp: MDP) -> None:
+        self.grid, self.mdp = grid, mdp
         self.atoms = grid.atoms
         self.n = len(self.atoms)
         self._moves: dict[tuple[float, ...], _Move] = {}
@@ -213,14 +214,18 @@ class CategoricalRows(_DenseRows):
     def _require_inside(self, mass: float, least: Floats, greatest: Floats) -> None:
         if mass <= OUTSIDE:
             return
-        low, high = np.minimum(least, self.grid.low), np.maximum(greatest, self.grid.high)
-        shown = [", ".join(f"{v:.6g}" for v in end) for end in (low, high)]
-        if len(low) > 1:
-            shown = [f"({text})" for text in shown]
+        # All returns of the MDP, where they have ends; otherwise what has been seen so far.
+        ends = -return_range(self.mdp, -1.0).min(axis=0), return_range(self.mdp, 1.0).max(axis=0)
+        if np.isfinite(ends).all():
+            least, greatest = np.minimum(least, ends[0]), np.maximum(greatest, ends[1])
+        shown = []
+        for end in (np.minimum(least, self.grid.low), np.maximum(greatest, self.grid.high)):
+            numbers = ", ".join(f"{v:.6g}" for v in end)
+            shown.append(f"({numbers})" if len(end) > 1 else numbers)
         raise InvalidArgumentError(
             f"the grid cannot hold the returns: mass {mass:.6g} of one of the laws lies beyond its ends; widen it to "
-            f"low={shown[0]}, high={shown[1]} or beyond (the projection itself spreads a law by one cell, so leave a "
-            "cell of room on both sides)"
+            f"low={shown[0]}, high={shown[1]}, and leave a cell of room on both sides, because the projection spreads "
+            "laws by up to a cell"
         )
 
     def _backup_vectors(self, edges: Edges, gamma: float, laws: Floats) -> tuple[Floats, Floats]:

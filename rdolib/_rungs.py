@@ -323,10 +323,15 @@ def _rest_after(mdp: MDP, horizon: int, steps: int) -> tuple[Floats, Floats]:
 
 def gap(table: Table, mdp: MDP, states: Ints, stocks: Floats) -> float:
     """Greatest distance between the bounds of a table, over all states and stocks."""
-    each = np.tile(np.arange(len(stocks)), len(states))
-    lower, upper = table.bounds(np.repeat(states, len(stocks)), stocks[each])
-    apart = lower != upper  # (both may be minus infinity, where no policy has a return)
-    return float((upper[apart] - lower[apart]).max(initial=0.0))
+    at_once = max(1, 2**16 // len(stocks))  # a few states at a time: the table itself is what may be large
+    widest = 0.0
+    for first in range(0, len(states), at_once):
+        some = states[first : first + at_once]
+        each = np.tile(np.arange(len(stocks)), len(some))
+        lower, upper = table.bounds(np.repeat(some, len(stocks)), stocks[each])
+        apart = lower != upper  # (both may be minus infinity, where no policy has a return)
+        widest = max(widest, float((upper[apart] - lower[apart]).max(initial=0.0)))
+    return widest
 
 
 def sweeps(

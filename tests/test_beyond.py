@@ -123,6 +123,26 @@ def test_the_smaller_table_is_chosen() -> None:
     assert "exact: 3 reachable" in rdo.value_iteration(sparse, rdo.Homeostasis(), stock=(3.0, -2.0), horizon=3).method
 
 
+def test_stocks_that_were_not_asked_for_are_refused() -> None:
+    """Cells of a box that no initial stock reaches hold no values; a walk forced to move tells them apart."""
+    walk = rdo.MDP.from_outcomes({0: {0: [(0.5, 0, (1.0, 0.0), False), (0.5, 0, (0.0, -1.0), False)]}})
+    for steps in (5, 60):
+        found = rdo.value_iteration(walk, rdo.Homeostasis(1), stock=[(0.0, 0.0), (2.0, 2.0)], horizon=steps)
+        inside = rdo.value_iteration(walk, rdo.Homeostasis(1), stock=(2.0, 2.0), horizon=steps)
+        assert found.bounds(0, (2.0, 2.0)) == pytest.approx(inside.bounds(0, (2.0, 2.0)), abs=1e-12)
+        for stock in ((3.0, 0.0), (0.0, -1.0), (0.5, 0.5)):
+            with pytest.raises(rdo.InvalidArgumentError, match="solve again with this stock"):
+                found.bounds(0, stock)
+        assert found.policy.action(0, (1.0, -1.0), 2) == 0
+        with pytest.raises(rdo.InvalidArgumentError, match="step 2 cannot be reached"):
+            found.policy.action(0, (-1.0, 0.0), 2)
+    line = rdo.MDP.from_outcomes({0: {0: [(0.5, 0, 1.0, False), (0.5, 0, -1.0, False)]}})
+    found = rdo.value_iteration(line, rdo.Quadratic(), stock=0.0, horizon=5)
+    assert found.objective_value(0) == pytest.approx(-5.0, abs=1e-12)
+    with pytest.raises(rdo.InvalidArgumentError, match="solve again with this stock"):
+        found.bounds(0, 3.0)
+
+
 def test_three_dimensions() -> None:
     """A fair coin for each of three accounts: by symmetry E|x| of each is that of a plain random walk."""
     table = {0: {0: [(0.125, 0, (a, b, c), False) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)]}}

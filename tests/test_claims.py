@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STATEMENT = '[[claim]]\nnumber = "{number}"\nstatement = "It holds."\norigin = "{origin}"\n'
-MARKED = 'import pytest\n\n\n@pytest.mark.theory("5.1")\n@theory("5.8b")\n@other("1")\ndef test_it() -> None: ...\n'
+MARKED = """
+@pytest.mark.theory("5.1")
+@theory("5.8b")
+@other("1")
+def test_proves_it() -> None: ...
+
+
+@theory("5.1")
+def test_again() -> None: ...
+"""
 
 
 @pytest.fixture
@@ -40,8 +49,8 @@ def test_rows_hold_chapter_and_tests(project: Path, monkeypatch: pytest.MonkeyPa
     assert run(project, monkeypatch) == 0
     rows = (project / "book" / "claims.md").read_text("utf8").splitlines()[-2:]
     assert rows == [
-        "| 5.1 | It holds. | derived here | 8: {prf:ref}`claim-5-1-error` | `test_it.test_it` |",
-        "| 5.8b | It holds. | derived here | – | `test_it.test_it` |",
+        "| 5.1 | It holds. | derived here | {prf:ref}`claim-5-1-error` | it: proves it; it: again |",
+        "| 5.8b | It holds. | derived here | – | it: proves it |",
     ]
 
 
@@ -78,13 +87,22 @@ def test_statements_that_are_wrong(project: Path, number: str, origin: str, mess
     assert any(finding.startswith(message) for finding in claims.collect(project)[1])
 
 
+def test_a_statement_may_name_its_label(project: Path) -> None:
+    path = project / "book" / "claims.toml"
+    path.write_text(path.read_text("utf8") + 'label = "prop-old"\n')
+    assert claims.collect(project)[1] == ["claim 5.8b: no chapter has the label prop-old"]
+    state(project, "08-it", "prop-old")
+    found, findings = claims.collect(project)
+    assert (found[1].labels, findings) == (["prop-old"], [])
+
+
 def test_unknown_numbers_are_named(project: Path) -> None:
     state(project, "08-it", "claim-9-9-typo")
     (project / "tests" / "test_more.py").write_text('@theory("9.8")\ndef test_more(): ...\n')
     findings = claims.collect(project)[1]
     assert findings == [
-        "chapter 8: the label claim-9-9-typo belongs to no statement in claims.toml",
-        "`test_more.test_more`: theory('9.8') is no statement in claims.toml",
+        "the label claim-9-9-typo belongs to no statement in claims.toml",
+        "test_more.test_more: theory('9.8') is no statement in claims.toml",
     ]
 
 

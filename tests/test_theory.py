@@ -203,6 +203,31 @@ def test_beyond_expected_utilities(case: Case) -> None:
         assert case.K(mixed[0]) == case.K(mixed[1])
 
 
+@theory("3.9")
+@pytest.mark.parametrize("gamma", [HALF, F(1, 3)], ids=str)
+@pytest.mark.parametrize("case", UTILITIES, ids=repr)
+def test_which_utilities_survive_the_discount(case: Case, gamma: F) -> None:
+    """E f is indifferent to gamma iff f(gamma x) = alpha f(x) + beta, alpha >= 0; for two discounts: iff homogeneous.
+
+    Ties decide: y for sure against x or z, weighted so that they tie, must tie after the discount too.
+    """
+    atoms = [F(x, 2) for x in (-8, -4, -3, -2, -1, 0, 1, 2, 3, 4, 8)]
+    f = {x: case.K(point(x)) for x in atoms}
+    g = {x: case.K(point(gamma * x)) for x in atoms}
+    low, high = min(atoms, key=f.__getitem__), max(atoms, key=f.__getitem__)
+    alpha = (g[high] - g[low]) / (f[high] - f[low])
+    affine = alpha >= 0 and all(g[x] - g[low] == alpha * (f[x] - f[low]) for x in atoms)
+    survives = True
+    for x, y, z in itertools.permutations(atoms, 3):
+        if f[x] <= f[y] <= f[z] and f[x] < f[z]:
+            p = (f[z] - f[y]) / (f[z] - f[x])
+            gamble = law({x: p, z: 1 - p})
+            assert case.K(gamble) == case.K(point(y))
+            survives &= case.K(shift(gamble, ZERO, gamma)) == case.K(point(gamma * y)) and g[x] <= g[z]
+    assert survives == affine
+    assert affine == (case.discounts and (gamma == HALF or case.name != "wavy"))
+
+
 @theory("3.7")
 @pytest.mark.parametrize("case", CASES, ids=repr)
 def test_operators_are_monotone(case: Case) -> None:
