@@ -49,6 +49,7 @@ lint: .venv/test.stamp
 	$(PY) -m mypy
 	$(PY) tools/run_chapters.py --check
 	$(PY) tools/lint_chapters.py
+	$(PY) tools/claims.py --check
 
 # Needs a Chromium; looks at every built page with the network blocked.
 pages: book

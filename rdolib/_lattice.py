@@ -414,7 +414,7 @@ def _round_once(
 def _box(
     problem: Problem, stocks: Floats, steps: int, span: tuple[Floats, Floats], cells: int
 ) -> tuple[float, Ints, Ints, int]:
-    """Mesh, first cell and shape of a window with ``cells`` cells along its longest axis and room for rounding: drift."""
+    """Mesh, first cell and shape of a window, ``cells`` long without the ``drift`` that it leaves room for."""
     mesh = max(float((span[1] - span[0]).max()) / cells, 1e-300)
     ways: tuple[Rounding, ...] = ("down", "up") if problem.objective.nondecreasing else ("nearest",)
     drift = 2 + int(max(sum(_largest_miss(problem, mesh, t, way, np.inf) for t in range(steps)) for way in ways) / mesh)
