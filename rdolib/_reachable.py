@@ -92,7 +92,10 @@ class Problem:
     def locate(self, codes: Codes, state: Ints, stock: Floats, left: int, relative: float) -> Ints:
         """Index of the node of each (state, stock), -1 where there is none; stocks may have drifted by rounding."""
         stock = self.clamp(state, stock, left)
-        index = find(codes, state, self.units.key(stock), self._tolerance(stock, relative))
+        key = self.units.key(stock)
+        index = find(codes, state, key, self._tolerance(stock, relative))
+        if self.units.exact:  # the nearest integer stands for what is near it, not for what lies between
+            index[~self._near(stock, self.units.stock(key))] = -1
         lost = np.flatnonzero(index < 0)
         if isinstance(self.units, InternedUnits) and len(lost):
             for keys in self.units.candidates(stock[lost], relative):
@@ -110,6 +113,11 @@ class Problem:
         if not isinstance(self.saturation, OrthantSaturation):
             return key
         return self.units.key(self.clamp(state, self.units.stock(key), left))
+
+    def _near(self, stock: Floats, other: Floats) -> Bools:
+        with np.errstate(invalid="ignore"):
+            near = (stock == other) | (np.abs(stock - other) <= QUERY * np.maximum(1.0, np.abs(stock)))
+        return np.asarray(near.reshape(-1, self.mdp.reward_dim).all(axis=1))
 
     def _tolerance(self, stock: Floats, relative: float) -> Floats:
         """How far, in keys, a scalar stock may be from a node and still be that node's."""

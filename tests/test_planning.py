@@ -164,6 +164,13 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
         rdo.InvalidArgumentError,
         "solve again with this stock in stock=",
     ),
+    "stock between those of the lattice": (
+        lambda: rdo.value_iteration(
+            rdo.MDP.from_outcomes(WALK, gamma=0.5), rdo.Threshold(), stock=0.5, horizon=3
+        ).objective_value(0, 0.7),
+        rdo.InvalidArgumentError,
+        "stock 0.7 at state 0, step 0 cannot be reached",
+    ),
     "gaining cycle": (
         lambda: rdo.optimize(
             rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 2.0, False)], 1: [(1.0, 0, 0.0, True)]}}), rdo.Mean()
