@@ -409,6 +409,27 @@ def test_quantile_boxes_give_the_same_bits() -> None:
     assert (np.diff(whole, axis=1) >= 0).all()
 
 
+def test_quantile_rows_are_sorted_in_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = random_backup(7, n_rows=23, n_laws=6, gamma=0.9)
+    atoms = np.sort(np.random.default_rng(5).normal(size=(6, 8)), axis=1)
+    whole, error = run_quantiles(p, atoms)
+    for keys in (1, 300, 1000):  # a row at a time, and a few
+        monkeypatch.setattr(_kernels, "KEYS", keys)
+        parts, errors = run_quantiles(p, atoms)
+        np.testing.assert_array_equal(parts, whole)
+        np.testing.assert_array_equal(errors, error)
+
+
+def test_quantile_atoms_too_near_to_tell_apart_keep_their_values_and_order() -> None:
+    """Two edges, one ulp apart: their order is lost in the tag, but the row is ascending and holds these values."""
+    x = np.array([[-1.0, 1.0], [np.nextafter(-1.0, -2.0), np.nextafter(1.0, 0.0)]])
+    for rows in ([[(0.5, 0.0, 0), (0.5, 0.0, 1)]], [[(0.5, 0.0, 1), (0.5, 0.0, 0)]]):
+        out, error = run_quantiles(backup(rows), x)
+        assert out[0, 0] in x[:, 0]
+        assert out[0, 1] in x[:, 1]
+        assert error[0] <= np.spacing(1.0)
+
+
 def run_categorical(
     p: Backup, low: float, step: float, probs: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float, float]]:
