@@ -107,7 +107,8 @@ def law_of_return(
             before = left
         if len(mass.state) > _MOST_ATOMS:
             side = behavior.side(mass.state, units.stock(mass.key), t)
-            mass, moved = _thin(mass, units, side, side != 0 if behavior.exact else np.ones(len(side), dtype=np.bool_))
+            free = side != 0 if behavior.exact else np.ones(len(side), dtype=np.bool_)
+            mass, moved = _thin(mass, units, side, free & ~_extreme(mass))
             w1_error += moved
         mass, ended = _push(mdp, counter, mass, behavior, t)
         ends.append(ended)
@@ -168,6 +169,17 @@ def _merge(value: Floats, prob: Floats) -> tuple[Floats, Floats]:
     return distinct, total(inverse, prob, len(distinct))
 
 
+def _extreme(mass: _Mass) -> Bools:
+    """The least and the greatest return so far at each state, so that merging moves neither end of the law."""
+    if mass.earned.ndim > 1:
+        return np.zeros(len(mass.state), dtype=np.bool_)
+    order = np.lexsort((mass.earned, mass.state))
+    first = np.concatenate([[True], np.diff(mass.state[order]) > 0])
+    ends = np.zeros(len(order), dtype=np.bool_)
+    ends[order] = first | np.append(first[1:], True)
+    return ends
+
+
 def _thin(mass: _Mass, units: Units | InternedUnits, side: NDArray[np.int8], mergeable: Bools) -> tuple[_Mass, float]:
     """Merge neighbors of one state and one side into their mean, where that is allowed; how far they moved (W1)."""
     if not mergeable.any():
@@ -175,7 +187,8 @@ def _thin(mass: _Mass, units: Units | InternedUnits, side: NDArray[np.int8], mer
     part = mass.take(mergeable)
     earned = part.earned.reshape(len(part.state), -1)
     cells = max(1.0, (_MOST_ATOMS / (2 * len(np.unique(part.state)))) ** (1 / earned.shape[1]))
-    width = np.maximum(np.ptp(earned, axis=0) / cells, np.finfo(float).tiny)
+    spread = np.ptp(earned, axis=0)
+    width = np.where(spread > 0, spread / cells, 1.0)
     cell = np.floor(earned / width)
     if earned.shape[1] == 1:
         place = code(part.state, cell[:, 0] * 3 + side[mergeable])

@@ -151,9 +151,10 @@ class _Expansion:
         outcome, self.owner = ranges(mdp.outcome_ptr[self.pair], mdp.outcome_ptr[self.pair + 1])
         self.prob = mdp.prob[outcome]
         self.state = mdp.next_state[outcome].astype(np.int64)
-        step = problem.units.step(key[pair_node[self.owner]], problem.outcome_reward[outcome])
-        self.key = problem.clamped(self.state, step, left)
+        self.key = problem.units.step(key[pair_node[self.owner]], problem.outcome_reward[outcome])
         self.ended = mdp.terminated[outcome]
+        on = ~self.ended  # what has ended earns nothing more, whatever its state could
+        self.key[on] = problem.clamped(self.state[on], self.key[on], left)
 
 
 def _starts(problem: Problem, states: Ints, keys: Floats, left: int) -> Codes:
@@ -407,8 +408,12 @@ class ReachableTable:
         live = np.flatnonzero(~problem.mdp.terminal[state])
         depth = 0 if self.endless else t
         left = 0 if self.horizon is None else self.horizon - t
-        if depth >= len(self.nodes):  # past the last layer: nothing depends on the action any more
+        if depth >= len(self.nodes):  # past the last layer: what is saturated has its action, the rest any
             action[live] = problem.mdp.pair_action[problem.mdp.pair_ptr[state[live]]]
+            if problem.saturation is not None:
+                side = problem.side_asked(state[live], stock[live], max(0, left), t)
+                sure = problem.saturation.action(state[live], side, max(0, left))
+                action[live] = np.where(side != 0, sure, action[live])
             return action
         index = problem.locate(self.nodes[depth], state[live], stock[live], left, QUERY)
         if problem.saturation is not None:

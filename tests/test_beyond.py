@@ -181,6 +181,37 @@ def test_both_components_reached(gamma: float) -> None:
 
 @modest
 @given(strategies.tables(max_states=3), st.sampled_from([0.5, 1 / 3]), st.sampled_from([-2.0, -1.0, 0.0, 0.5]))
+def test_an_outcome_that_ends_earns_nothing_more() -> None:
+    """Its next state may be sure of any gain: the return is over all the same."""
+    rich: list[Any] = [(1.0, 1, (5.0, 5.0), True)]
+    table = {0: {0: [(0.5, 1, (0.0, 0.0), True), (0.5, 1, (0.0, 0.0), False)]}, 1: {0: rich}}
+    for gamma, horizon in ((1.0, 3), (1.0, None), (0.5, 3), (0.5, None)):
+        mdp = rdo.MDP.from_outcomes(table, gamma=gamma)
+        found = rdo.value_iteration(mdp, rdo.Threshold(), stock=(-1.0, -2.0), horizon=horizon)
+        assert found.objective_value(0, (-1.0, -2.0)) == 0.5
+        assert found.objective_value(1, (-1.0, -2.0)) == 1.0
+
+
+def test_a_cut_plan_goes_on_well_where_the_stock_matters_no_more() -> None:
+    """After one sweep the mean is known exactly from the saturated side; the policy has to attain it in later steps."""
+    mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 0.0, False)], 1: [(1.0, 0, 1.0, False)]}}, gamma=0.5)
+    for objective in (rdo.Mean(), rdo.Shortfall()):
+        found = rdo.value_iteration(mdp, objective, stock=-9.0, max_iter=1)
+        assert found.bounds(0, -9.0) == pytest.approx((-7.0, -7.0))
+        assert objective(found.returns(0, -9.0) + -9.0) == pytest.approx(-7.0)
+
+
+def test_merging_atoms_keeps_both_ends_and_idle_components() -> None:
+    table = {0: {a: [(0.5, 0, 1.0, False), (0.5, 0, -0.5 * a, False)] for a in range(2)}}
+    mdp = rdo.MDP.from_outcomes(table, gamma=0.9)
+    for objective in (rdo.EssInf(), rdo.EssSup()):
+        plan = rdo.optimize(mdp, objective)
+        assert objective(plan.returns) == pytest.approx(plan.value, abs=1e-9)
+    plane = {0: {0: [(0.5, 0, (1.0, 1.0), False), (0.5, 0, (0.0, 1.0), False)]}}
+    law = rdo.optimize(rdo.MDP.from_outcomes(plane, gamma=0.9), rdo.Homeostasis(), stock=(-2.0, -2.0)).returns
+    assert law.mean() == pytest.approx([5.0, 10.0], abs=1e-6)
+
+
 def test_a_second_component_that_does_not_matter(table: Table, gamma: float, stock: float) -> None:
     """Endless indicator: an idle component that is reached leaves the scalar problem, one that is not ends it."""
     flat = strategies.floats(table)
