@@ -179,8 +179,6 @@ def test_both_components_reached(gamma: float) -> None:
             assert found.objective_value(s, (-1.0, 1.0)) == pytest.approx(wanted.objective_value(s, -1.0), abs=1e-12)
 
 
-@modest
-@given(strategies.tables(max_states=3), st.sampled_from([0.5, 1 / 3]), st.sampled_from([-2.0, -1.0, 0.0, 0.5]))
 def test_an_outcome_that_ends_earns_nothing_more() -> None:
     """Its next state may be sure of any gain: the return is over all the same."""
     rich: list[Any] = [(1.0, 1, (5.0, 5.0), True)]
@@ -209,9 +207,11 @@ def test_merging_atoms_keeps_both_ends_and_idle_components() -> None:
         assert objective(plan.returns) == pytest.approx(plan.value, abs=1e-9)
     plane = {0: {0: [(0.5, 0, (1.0, 1.0), False), (0.5, 0, (0.0, 1.0), False)]}}
     law = rdo.optimize(rdo.MDP.from_outcomes(plane, gamma=0.9), rdo.Homeostasis(), stock=(-2.0, -2.0)).returns
-    assert law.mean() == pytest.approx([5.0, 10.0], abs=1e-6)
+    assert np.linalg.norm(law.mean() - np.array([5.0, 10.0])) <= law.w1_error + 1e-9
 
 
+@modest
+@given(strategies.tables(max_states=3), st.sampled_from([0.5, 1 / 3]), st.sampled_from([-2.0, -1.0, 0.0, 0.5]))
 def test_a_second_component_that_does_not_matter(table: Table, gamma: float, stock: float) -> None:
     """Endless indicator: an idle component that is reached leaves the scalar problem, one that is not ends it."""
     flat = strategies.floats(table)
