@@ -352,7 +352,7 @@ def rounded_window(
     room = min(memory / (mdp.n_states * (steps + 48.0)), work / (steps * max(1, mdp.n_outcomes)))
     most = int(room ** (1 / mdp.reward_dim))  # along the longest axis of the window
     while most and np.prod(_box(problem, stocks, steps, (low, high), most)[2]) > room:
-        most = int(0.9 * most)
+        most = int(0.98 * most)
     if most < 64 / mdp.reward_dim:
         raise MemoryLimitError(
             f"even a coarse grid of stocks for {mdp.n_states} states and {steps} steps needs more than "
