@@ -140,7 +140,7 @@ class Problem:
         return np.where(side != 0, side, self.saturation.side(state, stock, left, slack))
 
 
-class _Expansion:
+class Expansion:
     """All outcomes of all actions at some nodes; ``left``: steps left after them."""
 
     def __init__(self, problem: Problem, codes: Codes, left: int) -> None:
@@ -176,7 +176,7 @@ def close(problem: Problem, states: Ints, keys: Floats, memory: int) -> Codes | 
     nodes = frontier = _starts(problem, states, keys, 0)
     while len(frontier):
         work += len(nodes)
-        step = _Expansion(problem, frontier, 0)
+        step = Expansion(problem, frontier, 0)
         stays = ~step.ended
         stays[stays] = problem.side(step.state[stays], step.key[stays], 0) == 0
         found = np.unique(code(step.state[stays], step.key[stays]))
@@ -209,7 +209,7 @@ def first_layers(
     nodes = [_starts(problem, states, keys, left(0))]
     total = len(nodes[0])
     for t in range(1, depth):
-        step = _Expansion(problem, nodes[-1], left(t))
+        step = Expansion(problem, nodes[-1], left(t))
         stays = ~step.ended
         stays[stays] = problem.side(step.state[stays], step.key[stays], left(t)) == 0
         new = np.unique(code(step.state[stays], step.key[stays]))
@@ -301,11 +301,11 @@ class ReachableTable:
 
     def outcomes(
         self, t: int, following: Floats | None, rest: tuple[Floats, Floats] | None = None, bound: int = 0
-    ) -> tuple[_Expansion, Floats, Bools, Ints]:
+    ) -> tuple[Expansion, Floats, Bools, Ints]:
         """All outcomes of layer ``t``: what each is worth; which lead to unsolved nodes (worth 0), and to which."""
         problem = self.problem
         left = 0 if self.horizon is None else self.horizon - t - 1
-        step = _Expansion(problem, self.nodes[t], left)
+        step = Expansion(problem, self.nodes[t], left)
         worth = np.zeros(len(step.state))
         last = not self.endless and t == len(self.nodes) - 1
         worth[step.ended] = problem.payoff(step.key[step.ended], t + 1)
@@ -332,7 +332,7 @@ class ReachableTable:
             target = target[:0]
         return step, worth, inner, target
 
-    def _rest_payoff(self, step: _Expansion, on: Ints, t: int, rest: tuple[Floats, Floats], bound: int) -> Floats:
+    def _rest_payoff(self, step: Expansion, on: Ints, t: int, rest: tuple[Floats, Floats], bound: int) -> Floats:
         scale = 1.0 if self.problem.objective.degree is not None else self.problem.mdp.gamma**t
         stock = self.problem.units.stock(step.key[on])
         low, high = scale * (stock + rest[0][step.state[on]]), scale * (stock + rest[1][step.state[on]])

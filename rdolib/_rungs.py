@@ -277,7 +277,7 @@ def _discounted(
     if isinstance(problem.saturation, Saturation):
         return GridTable(problem, stocks, tol, memory)
     rest = -return_range(mdp, -1.0), return_range(mdp, 1.0)
-    depth = _depth(problem, stocks, rest)
+    depth = cut_depth(problem, stocks, rest)
     return _cut(problem, stocks, states, depth, None, rest, tol, memory)
 
 
@@ -388,7 +388,7 @@ def _exact_memory(memory: int) -> int:
     return min(memory, 400 * 2**20)
 
 
-def _depth(problem: Problem, stocks: Floats, rest: tuple[Floats, Floats]) -> int:
+def cut_depth(problem: Problem, stocks: Floats, rest: tuple[Floats, Floats]) -> int:
     """Steps after which the rest of a discounted return moves the value by at most 1e-13 of its size."""
     least, greatest = rest[0].min(axis=0), rest[1].max(axis=0)
     low, high = stocks.min(axis=0) + least, stocks.max(axis=0) + greatest

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rdolib import _graph
 from rdolib._graph import Graph, total
-from rdolib._reachable import Codes, Problem, ReachableTable, _Expansion, code
+from rdolib._reachable import Codes, Expansion, Problem, ReachableTable, code
 from rdolib.stock import OrthantSaturation, Saturation, resting_pairs
 
 Floats = NDArray[np.float64]
@@ -104,7 +104,7 @@ class Unfolded:
     def _band(self, t: int, rest: Rest | None) -> _Rows:
         problem, layer = self.problem, self.layers[t]
         following = layer if self.closed else self.layers[t + 1] if t + 1 < len(self.layers) else None
-        step = _Expansion(problem, layer.codes, 0 if self.closed else max(0, layer.left - 1))
+        step = Expansion(problem, layer.codes, 0 if self.closed else max(0, layer.left - 1))
         worth, to = np.zeros(len(step.state)), np.full(len(step.state), -1, dtype=np.int64)
         over = step.ended if following is not None or rest is not None else np.ones(len(to), dtype=np.bool_)
         worth[over] = problem.payoff(step.key[over], t + 1)

@@ -34,8 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 from rdolib import _graph, bounds
 from rdolib._checks import as_int
 from rdolib._reachable import ReachableTable, close, layers
-from rdolib._rungs import MEMORY, build_problem, check_horizon, check_steps, require_plannable
-from rdolib._rungs import _depth as cut_depth
+from rdolib._rungs import MEMORY, build_problem, check_horizon, check_steps, cut_depth, require_plannable
 from rdolib._unfolded import Unfolded
 from rdolib.dp import Policy, Solution, check_stocks
 from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
