@@ -39,9 +39,8 @@ class Behavior(Protocol):
     def sees_step(self) -> bool:
         """Whether the step may matter to the policy when there is no horizon."""
 
-    @property
-    def exact(self) -> bool:
-        """Whether stocks may be merged only where they matter no more (see `rdolib._law`)."""
+    def strict(self, t: int) -> bool:
+        """Whether at step ``t`` stocks may be merged only where they matter no more (see `rdolib._law`)."""
 
     def pairs(self, state: Ints, stock: Floats, t: int) -> tuple[Ints, Ints, Floats]:
         """Pairs that may be taken, the index of the augmented state of each, and their probabilities."""
@@ -62,10 +61,12 @@ class Planned:
         self.mdp, self.table = mdp, table
         self.sees_step = _counts_steps(table)
 
-    @property
-    def exact(self) -> bool:
-        # The table that is asked in the end counts: an exact one knows no stocks but its own.
-        return bool(_innermost(self.table).exact)
+    def strict(self, t: int) -> bool:
+        # The table that is asked in the end counts. Reachable nodes know no stocks but their own, up to the last layer.
+        last = _innermost(self.table)
+        if isinstance(last, ReachableTable):
+            return last.endless or t < len(last.nodes)
+        return bool(last.exact)
 
     def pairs(self, state: Ints, stock: Floats, t: int) -> tuple[Ints, Ints, Floats]:
         pair = self.mdp.pair_index(state, self.table.action(state, stock, t))
@@ -95,7 +96,6 @@ class Stationary:
 
     sees_stock = False
     sees_step = False
-    exact = False
 
     def __init__(self, mdp: MDP, weight: Floats) -> None:
         self.mdp, self.weight = mdp, weight
@@ -112,6 +112,9 @@ class Stationary:
             f"a policy array must hold integer actions, shape ({mdp.n_states},), or probabilities, shape "
             f"({mdp.n_states}, {mdp.n_actions}); got shape {array.shape} of type {array.dtype}"
         )
+
+    def strict(self, t: int) -> bool:
+        return False
 
     def pairs(self, state: Ints, stock: Floats, t: int) -> tuple[Ints, Ints, Floats]:
         pair, owner = ranges(self.mdp.pair_ptr[state], self.mdp.pair_ptr[state + 1])
@@ -184,10 +187,12 @@ class Called:
 
     sees_stock = True
     sees_step = True
-    exact = True
 
     def __init__(self, mdp: MDP, policy: Any) -> None:
         self.mdp, self.policy = mdp, policy
+
+    def strict(self, t: int) -> bool:
+        return True
 
     def pairs(self, state: Ints, stock: Floats, t: int) -> tuple[Ints, Ints, Floats]:
         live = np.flatnonzero(~self.mdp.terminal[state])

@@ -151,11 +151,12 @@ class FallingTable:
     def _locate(self, stock: Floats) -> tuple[Ints, Ints, NDArray[np.bool_]]:
         """Number of the lattice, row from the top, and whether the stock is on that lattice (or below its window)."""
         place = (self.stocks[None, :] - stock[:, None]) / self.mesh
-        miss = np.where(place > -_NEAR, np.abs(place - np.rint(place)), np.inf)
+        near = _NEAR + 1e-12 * (np.abs(place) + np.abs(stock)[:, None] / self.mesh)
+        miss = np.where(place > -near, np.abs(place - np.rint(place)), np.inf)
         lattice = miss.argmin(axis=1)
         each = np.arange(len(stock))
         depth = np.rint(place[each, lattice])
-        return lattice, depth.astype(np.int64), miss[each, lattice] <= _NEAR + 1e-12 * np.abs(depth)
+        return lattice, depth.astype(np.int64), miss[each, lattice] <= near[each, lattice]
 
     def _refuse(self, state: Ints, stock: Floats, unknown: NDArray[np.bool_]) -> None:
         if unknown.any():

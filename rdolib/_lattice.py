@@ -35,6 +35,7 @@ Rest = tuple[Floats, Floats]  # least and greatest return of each state after th
 Rounding = Literal["exact", "down", "up", "nearest"]
 
 _NEAR = 1e-6  # a stock asked for may miss an exact lattice by this part of the mesh
+_ROUNDING = 1e-15  # actions whose values differ by this part of the largest value of a window surely tie
 _SLACK = 1e-9  # part of the mesh by which a stock may lie below a grid point and still count as on it
 
 
@@ -101,7 +102,11 @@ class Window:
         )
         outside = np.r_[0:pad, pad + self.count : width]
         work = mdp.outcome_ptr[mdp.pair_ptr]
-        tie = _graph.TIE * max(1.0, float(np.abs(value[-1]).max()))
+        size = float(np.abs(value[-1]).max())
+        tie = _graph.TIE * max(1.0, size)
+        if not isinstance(problem.saturation, Saturation):
+            # A curved utility may be huge far out, which must not set the tolerance of the stocks that matter.
+            tie = _graph.TIE + _ROUNDING * size
         for t in reversed(range(steps)):
             shift = shifts[t % len(shifts)]
             layer = None if self.policy is None else self.policy[t]

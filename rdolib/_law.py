@@ -99,7 +99,7 @@ def law_of_return(
         left = float(mass.prob.sum())
         rest = mdp.gamma**t * largest / (1 - mdp.gamma) if mdp.gamma < 1 else np.inf
         # Where merging is allowed the law is approximate anyway: what is left may then double its error.
-        small = SAME * largest if behavior.exact else max(SAME * largest, w1_error)
+        small = SAME * largest if behavior.strict(t) else max(SAME * largest, w1_error)
         if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= small)):
             break
         if horizon is None and mdp.gamma == 1 and t % _CHECK == 0:
@@ -107,7 +107,7 @@ def law_of_return(
             before = left
         if len(mass.state) > _MOST_ATOMS:
             side = behavior.side(mass.state, units.stock(mass.key), t)
-            free = side != 0 if behavior.exact else np.ones(len(side), dtype=np.bool_)
+            free = side != 0 if behavior.strict(t) else np.ones(len(side), dtype=np.bool_)
             mass, moved = _thin(mass, units, side, free & ~_extreme(mass))
             w1_error += moved
         mass, ended = _push(mdp, counter, mass, behavior, t)

@@ -369,7 +369,10 @@ def _within(
     mesh = greatest_common_mesh(mdp.reward) if mdp.gamma == 1 else None
     lattice = np.inf if mesh is None else window_bytes(problem, float(mesh), stocks, horizon)
     if mesh is not None and mdp.reward_dim == 1 and lattice <= min(memory, _LATTICE_FIRST):
-        return WindowTable.exact_lattice(problem, float(mesh), stocks, horizon)
+        try:
+            return WindowTable.exact_lattice(problem, float(mesh), stocks, horizon)
+        except InvalidArgumentError:  # it holds stocks that no path has, where a logarithm, say, is no number
+            lattice = np.inf
     if mesh is None or lattice > memory:
         return _cut(problem, stocks, states, horizon, horizon, None, tol, memory)
     worthwhile = int(min(_exact_memory(memory), lattice))

@@ -155,7 +155,8 @@ class ExpectedUtility(Objective):
         Raises `InvalidArgumentError` where the utility is NaN or of the wrong shape.
         """
         x = np.asarray(x, dtype=np.float64)
-        y = np.asarray(self.f(x) if dim == 1 else self._of_vectors(x), dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):  # what is no number is refused below
+            y = np.asarray(self.f(x) if dim == 1 else self._of_vectors(x), dtype=np.float64)
         shape = x.shape if dim == 1 else x.shape[:-1]
         if y.shape != shape:
             raise InvalidArgumentError(
@@ -433,7 +434,9 @@ class EssInf(Objective):
     """The worst that can happen: the least value of positive probability, for scalar rewards.
 
     Not an expected utility. It is 1-Lipschitz in the Wasserstein distance of order infinity (not 1), which is enough
-    for every horizon and discount. Adding a stock adds it to the value, so the policy never looks at its stock.
+    for every horizon and discount. Adding a stock adds it to the value, so the policy never looks at its stock. The law
+    of an endless return leaves out what is rarer than its ``leftover`` (1e-12), which this objective does not forgive:
+    there the plan's value is right and ``K(plan.returns)`` may be less extreme.
 
     Examples
     --------
@@ -490,8 +493,11 @@ class Lexicographic(Objective):
     """
 
     def __init__(self, *objectives: Objective) -> None:
-        if len(objectives) < 2 or not all(isinstance(one, Objective) for one in objectives):
-            raise InvalidArgumentError(f"Lexicographic takes at least two objectives; got {objectives!r}")
+        for one in objectives:
+            if not isinstance(one, Objective):
+                raise InvalidArgumentError(f"Lexicographic takes objectives such as rdo.Mean(); got {one!r}")
+        if len(objectives) < 2:
+            raise InvalidArgumentError(f"Lexicographic takes at least two objectives; got {len(objectives)}")
         self.objectives = objectives
         self.indifferent_to_mixtures = all(isinstance(one, ExpectedUtility) for one in objectives[:-1]) and (
             objectives[-1].indifferent_to_mixtures

@@ -199,6 +199,50 @@ def test_a_cut_plan_goes_on_well_where_the_stock_matters_no_more() -> None:
         assert objective(found.returns(0, -9.0) + -9.0) == pytest.approx(-7.0)
 
 
+@pytest.mark.parametrize(
+    ("objective", "stock", "rewards", "gamma", "memory"),
+    [
+        (rdo.Quadratic(), -2.0, (1.0, -1.0), 0.5, 10**8),
+        (rdo.Homeostasis(), (0.5, 1.0), ((1.0, 0.0), (-1.0, 0.0)), 0.5, 10**8),
+    ],
+    ids=["square", "norm"],
+)
+def test_law_of_a_plan_that_looks_only_some_steps_ahead(
+    objective: rdo.ExpectedUtility, stock: Any, rewards: Any, gamma: float, memory: int
+) -> None:
+    """A coin without choice: the law is known to be a sum of discounted coins, whatever the table holds."""
+    mdp = rdo.MDP.from_outcomes({0: {0: [(0.5, 0, r, False) for r in rewards]}}, gamma=gamma)
+    plan = rdo.optimize(mdp, objective, stock=stock, memory=memory)
+    assert "the rest bounded" in plan.method
+    law = plan.returns
+    assert np.linalg.norm(law.mean() - np.mean(rewards, axis=0) / (1 - gamma)) <= law.w1_error + 1e-9
+    value, (low, high) = objective(law + plan.stock), plan.bounds
+    slack = 12 * law.w1_error  # the square is 12-Lipschitz where |c + G| is at most 6
+    assert low - slack <= value <= high + slack
+    assert law.w1_error < 0.01
+
+
+def test_utilities_that_are_no_number_everywhere() -> None:
+    """Stocks from 4 to 8 can occur; the lattice goes further. What can occur decides."""
+    mdp = rdo.MDP.from_outcomes({0: {0: [(0.5, 0, 1.0, False), (0.5, 0, -1.0, True)], 1: [(1.0, 0, 0.0, True)]}})
+    log = rdo.ExpectedUtility(np.log)
+    found = rdo.value_iteration(mdp, log, stock=[1.5, 5.0], horizon=3)
+    assert found.objective_value(0, 5.0) == pytest.approx(np.log(5.0), abs=1e-12)
+    assert found.objective_value(0, 1.5) == pytest.approx(np.log(1.5), abs=1e-12)
+    with pytest.raises(rdo.InvalidArgumentError, match=r"the utility is NaN at x = -0\.5"):
+        rdo.value_iteration(mdp, log, stock=0.5, horizon=3)
+
+
+def test_ties_are_not_decided_by_stocks_far_away() -> None:
+    """Squares of far stocks are large; the better of two nearly equal actions is taken all the same."""
+    table = {0: {0: [(1.0, 1, 0.95, False)], 1: [(1.0, 1, 1.0, False)]}}
+    table[1] = {0: [(1.0, 1, 0.0, False)], 1: [(1.0, 1, 10_000.0, False)]}
+    plan = rdo.optimize(rdo.MDP.from_outcomes(table), rdo.Quadratic(), stock=-1.0, horizon=6)
+    assert plan.method.startswith("exact: lattice")
+    assert plan.value == 0.0
+    assert rdo.Quadratic()(plan.returns + plan.stock) == 0.0
+
+
 def test_merging_atoms_keeps_both_ends_and_idle_components() -> None:
     table = {0: {a: [(0.5, 0, 1.0, False), (0.5, 0, -0.5 * a, False)] for a in range(2)}}
     mdp = rdo.MDP.from_outcomes(table, gamma=0.9)

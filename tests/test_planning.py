@@ -205,6 +205,11 @@ REFUSALS: dict[str, tuple[Callable[[], Any], type[rdo.RdoError], str]] = {
         rdo.NotOptimizableError,
         "lacks indifference to mixtures, .* only the last may be of another kind",
     ),
+    "no objective among ordered ones": (
+        lambda: rdo.Lexicographic(rdo.Mean(), 3),  # type: ignore[arg-type]
+        rdo.InvalidArgumentError,
+        "takes objectives such as rdo.Mean\\(\\); got 3",
+    ),
     "worst case of a path without end": (
         lambda: rdo.optimize(rdo.MDP.from_outcomes(WALK), rdo.EssSup()),
         rdo.NotOptimizableError,
