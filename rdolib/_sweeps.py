@@ -158,8 +158,8 @@ def layered(walk: Walk, start: _Nodes, horizon: int, limit: int) -> list[Edges]:
         if count > limit:
             raise MemoryLimitError(
                 f"the policy reaches more than {limit} (state, stock) pairs within {t + 1} of {horizon} steps; shorten "
-                "the horizon, take a coarser representation, or evaluate with representation=None, which follows the "
-                "mass forward"
+                "the horizon, take a coarser representation, or, if the policy does not look at the stock, give it as "
+                "an array of actions"
             )
         if not on.any():
             break

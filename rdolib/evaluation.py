@@ -188,8 +188,10 @@ def evaluate(
     horizon : int, optional
         Number of steps; None means endless.
     representation : QuantileGrid, CategoricalGrid or Exact, optional
-        None and Exact keep every atom. The others project in every sweep over the augmented states that the policy
-        can reach; where these have no end, the exact law is followed forward and projected once.
+        None and Exact keep every atom while there are few (60,000 on their way at a time); beyond that, neighbors
+        whose stock matters no more are merged into their mean, for plans that are only certified any neighbors, and
+        ``w1_error`` says how far they moved. The others project in every sweep over the augmented states that the
+        policy can reach; where these have no end, the law is followed forward and projected once.
     tol : float, optional
         How far, in W1 distance, the start of endless sweeps may still be felt; None: 1e-10 of the size of returns.
 
