@@ -147,8 +147,8 @@ def _push(mdp: MDP, counter: Counter, mass: _Mass, behavior: Behavior, t: int) -
     outcome, owner = ranges(mdp.outcome_ptr[pair], mdp.outcome_ptr[pair + 1])
     if len(outcome) > _MOST_NODES:
         raise MemoryLimitError(
-            f"after {t} steps the exact law has {len(mass.state)} atoms on their way, each with a stock of its own; pass "
-            "a shorter horizon=, or, if the policy does not look at the stock, give it as an array of actions and "
+            f"after {t} steps the exact law has {len(mass.state)} atoms on their way, each with its own stock; pass a "
+            "shorter horizon=, or, if the policy does not look at the stock, give it as an array of actions and "
             "evaluate with representation=QuantileGrid(n) or CategoricalGrid(low, high, n)"
         )
     place, weight = place[owner], weight[owner]

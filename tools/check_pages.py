@@ -118,7 +118,8 @@ def scan(html: str) -> list[str]:
 
 async def open_pages(browser: str, pages: list[Path], screenshots: Path | None) -> list[str]:
     """Open every page in a fresh headless browser; give the findings."""
-    with tempfile.TemporaryDirectory() as profile:
+    # The browser's helper processes may outlive it for a moment and still write into the profile.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [browser, *BROWSER_OPTIONS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
             command.append("--no-sandbox")  # Chromium refuses to run as root otherwise
