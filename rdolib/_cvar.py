@@ -1,39 +1,42 @@
-"""The search over the initial stock for CVaR: exact on lattices, a certified zoom elsewhere.
+"""The search over the initial stock for CVaR and its mixtures with the mean: a scan of lattices, a zoom elsewhere.
 
-With ``V(s, c) = max_pi E min(c + G, 0)`` and ``g(b) = b + V(s_0, -b) / tau``, the optimum is ``max_b g(b)``.
+With a weight ``w``, a level ``tau`` and the concave utility ``f(x) = (1-w) max(x, 0) + (1-w + w/tau) min(x, 0)``,
+
+    max_pi { (1-w) E G + w CVaR_tau(G) } = max_b g(b),        g(b) = b + max_pi E f(G - b),
+
+and the plan runs the policy that is greedy from the stock ``-b``. CVaR is ``w = 1``. There ``f = min(x, 0) / tau``, so
+one table of ``max_pi E min(G - b, 0)`` serves every level. Three facts make the search exact:
+
+* ``b`` may be restricted to possible returns: for each policy the bracket is concave with kinks at its own returns;
+* ``g(b) <= w b + (1-w) M`` with ``M = max_pi E G``, so nothing far below the best value found has to be tried;
+* the slope of ``g`` is ``w (1 - P(G < b) / tau)`` under the policy that is optimal for ``b``.
+
+``g`` is a maximum of concave functions and not concave itself: it can have several hills, so no point is skipped
+without a bound.
 
 *Lattice* (``gamma = 1``): the possible returns are multiples of the mesh; all of them are tried, from the greatest
-down, until the best value found exceeds the next candidate (``g(b) <= b``).
+down, until the best value found exceeds the line.
 
 *Zoom* (``gamma < 1``): cells of ``b`` are kept while their bound beats the best value found, and split. Inside a cell
-the slope of ``g`` is ``1 - P(G < b) / tau`` for the policy that is optimal there, so a range ``[low, high]`` of that
-probability bounds ``g`` by two lines from the ends of the cell. The range is carried backward from where paths end or
-saturate; actions that are beaten on the whole cell are left out, which makes it narrow. Derived in the book, chapter 3.
+a range ``[low, high]`` of ``P(G < b)`` bounds ``g`` by two lines from the ends of the cell. The range is carried
+backward from where paths end or saturate; actions that are beaten on the whole cell are left out, which makes it
+narrow. Derived in the book, chapter 3.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdolib._graph import ranges, total
+from rdolib._outer import Found, Solved, Start
 from rdolib._reachable import ReachableTable, code
-from rdolib._rungs import check_steps, solve_table
-from rdolib._tables import Table
-from rdolib.dp import Policy, law
-from rdolib.errors import NotOptimizableError
-from rdolib.mdp import MDP
-from rdolib.objectives import Mean, Shortfall
-from rdolib.stock import (
-    best_mean,
-    end_components,
-    greatest_common_mesh,
-    inverse_discount,
-    return_range,
-    return_range_by_step,
-)
+from rdolib.objectives import Shortfall, TwoSlope
+from rdolib.risk import CVaR, MeanCVaR
+from rdolib.stock import greatest_common_mesh, inverse_discount
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,197 +49,190 @@ _FIRST_CELLS = 16  # cells the zoom starts with
 _SPLIT = 8  # a cell is split into at least this many
 _MOST_CELLS = 3000  # more than this many open cells are not split: the bounds reached are returned
 _MOST_NODES = 300_000  # nodes followed when the slopes of cells are bounded
-_SCAN = 4001  # points at which a certified table is read
 _LAWS = 4  # laws computed per search, to hit the best b exactly
 
 
+def cvar(start: Start, objectives: list[CVaR]) -> list[Found]:
+    """The optimum at each level, from one table on lattices."""
+    return _TwoSlopeSearch(start, Shortfall()).find([_Bracket(one.level, 1.0, 1.0 / one.level) for one in objectives])
+
+
+def mean_cvar(start: Start, objectives: list[MeanCVaR]) -> list[Found]:
+    """The optimum of each; every level and weight has its own utility."""
+
+    def search(one: MeanCVaR) -> Found:
+        utility = TwoSlope(*one.two_slopes)
+        return _TwoSlopeSearch(start, utility).find([_Bracket(one.level, one.weight, 1.0)])[0]
+
+    return start.apart(search, objectives)
+
+
 @dataclass(frozen=True)
-class Found:
-    """Result for one level: value and bounds of the optimum, the stock, and the table of the policy."""
+class _Bracket:
+    """``g(b) = b + scale * V(-b)`` at one level and weight."""
 
-    value: float
-    upper: float
-    stock: float
-    table: Table
-    solves: int
+    level: float
+    weight: float
+    scale: float
+
+    def slope(self, below: Floats) -> Floats:
+        """Slope of ``g`` where the optimal policy has ``P(G < b) = below``."""
+        return self.weight * (1 - below / self.level)
 
 
-class CVaRSearch:
-    """The search over ``b`` for one start."""
+class _TwoSlopeSearch:
+    """The search over ``b`` for one start and one concave utility of two slopes."""
 
-    def __init__(self, mdp: MDP, start: Floats, horizon: int | None, tol: float | None, memory: int) -> None:
-        self.mdp, self.start, self.horizon, self.tol, self.memory = mdp, start, horizon, tol, memory
-        self.states = np.flatnonzero(start > 0)
-        self.solves = 0
-        check_steps(mdp, horizon, memory)
-        if horizon is None:
-            greatest, least = return_range(mdp, 1.0), -return_range(mdp, -1.0)
-        else:
-            greatest = return_range_by_step(mdp, 1.0, horizon)[-1]
-            least = -return_range_by_step(mdp, -1.0, horizon)[-1]
-        self.greatest = float(greatest[self.states].max())
-        self.least = float(least[self.states].min())
-        if self.greatest == np.inf and (end_components(mdp) < 0).all():
-            return  # unbounded but ending: the scan finds its own top
-        if not np.isfinite(self.greatest):
-            where = self.states[~np.isfinite(greatest[self.states])][0]
-            raise NotOptimizableError(
-                f"from state {where} the greatest possible return is {self.greatest}; CVaR needs a return that is "
-                "bounded above and can end: pass horizon=, or use gamma < 1"
-            )
+    def __init__(self, start: Start, utility: TwoSlope) -> None:
+        self.start, self.utility = start, utility
+        assert utility.slopes is not None
+        self.below, self.above = utility.slopes
 
-    def find(self, levels: list[float]) -> list[Found]:
-        """The optimum at each level."""
-        mesh = greatest_common_mesh(self.mdp.reward) if self.mdp.gamma == 1 else None
-        if mesh is None:
-            return [self._zoom(level) for level in levels]
-        below_one = [level for level in levels if level < 1] if self.greatest == np.inf else levels
-        if self.greatest == np.inf and below_one:
-            self.greatest = self._top(max(below_one))
-        scan = self._scan_lattice(float(mesh), min(below_one)) if below_one else None
-        return [self._best(level, *scan) if scan and level in below_one else self._mean() for level in levels]
+    def find(self, brackets: list[_Bracket]) -> list[Found]:
+        """The optimum of each bracket."""
+        start = self.start
+        if start.mesh is None:
+            return start.apart(self._zoom, brackets)
+        open_above = start.greatest == np.inf
+        # Without a greatest return and a price for falling short, g only approaches the best mean.
+        searched = [one for one in brackets if not (open_above and one.scale * self.below == 1)]
+        if not searched:
+            return [self._mean() for _ in brackets]
+        top = max(self._top(one) for one in searched) if open_above else start.greatest
+        scan = self._scan_lattice(start.mesh, top, min(searched, key=lambda one: one.level))
+        return [self._best(one, *scan) if one in searched else self._mean() for one in brackets]
 
     def _mean(self) -> Found:
-        """Level 1 where returns are unbounded above: there ``g`` only approaches the best mean."""
-        table = solve_table(self.mdp, Mean(), np.zeros(1), self.horizon, self.tol, self.memory, self.states)
-        value = float(self.start[self.states] @ table.bounds(self.states, np.zeros(len(self.states)))[0])
-        return Found(value, value, 0.0, table, self.solves + 1)
+        value, table = self.start.best_mean
+        return Found(value, value, 0.0, table, self.start.solves)
 
-    def solve(self, b: Floats) -> tuple[Table, Floats, Floats]:
-        """One solve for the stocks ``-b``, and bounds of ``V`` averaged over the initial states."""
-        table = solve_table(self.mdp, Shortfall(), np.unique(-b), self.horizon, self.tol, self.memory, self.states)
-        self.solves += 1
-        return table, *self.read(table, b)
+    def solve(self, b: Floats) -> Solved:
+        """One solve for the stocks ``-b``."""
+        return self.start.solve(self.utility, b)
 
-    def read(self, table: Table, b: Floats) -> tuple[Floats, Floats]:
-        """Bounds of ``V`` at the stocks ``-b``, averaged over the initial states."""
-        n = len(b)
-        lower, upper = table.bounds(np.repeat(self.states, n), np.tile(-b, len(self.states)))
-        weight = self.start[self.states]
-        low, high = weight @ lower.reshape(-1, n), weight @ upper.reshape(-1, n)
-        if not np.isfinite(low).all():
-            raise NotOptimizableError(
-                "no policy has a return with a finite expected shortfall from the initial state; pass horizon="
-            )
-        return low, high
+    def _ceiling(self, bracket: _Bracket, b: Floats | float) -> Floats:
+        """``w b + (1-w) M``, an upper bound of ``g``."""
+        rest = 0.0 if bracket.weight == 1 else (1 - bracket.weight) * self.start.best_mean[0]
+        return np.asarray(bracket.weight * b + rest)
 
-    def _best(self, level: float, table: Table, b: Floats, lower: Floats, upper: Floats) -> Found:
-        g = b + lower / level
+    def _best(self, bracket: _Bracket, b: Floats, solved: Solved) -> Found:
+        g = b + bracket.scale * solved.lower
         chosen = int(np.argmax(g >= g.max() - 1e-12 * max(1.0, abs(float(g.max())))))
         value = float(g[chosen])
-        return Found(value, max(value, float((b + upper / level).max())), -float(b[chosen]) + 0.0, table, self.solves)
+        upper = max(value, float((b + bracket.scale * solved.upper).max()))
+        return Found(value, upper, -float(b[chosen]) + 0.0, solved.table, self.start.solves)
 
     # ------------------------------------------------------------- lattice
 
-    def _top(self, level: float) -> float:
-        """A bound on the best ``b`` for unbounded returns: ``V(-b) <= M - b`` gives ``g(b) <= b + (M - b) / tau``."""
-        mean = float(self.start @ best_mean(self.mdp, 1.0, np.ones(self.mdp.n_states, dtype=np.bool_))[0])
-        at_zero = float(self.solve(np.zeros(1))[1][0])
-        return max(0.0, (mean - at_zero) / (1 - level))
+    def _top(self, bracket: _Bracket) -> float:
+        """A bound on the best ``b`` for unbounded returns: ``f(x) <= below x`` gives ``g(b) <= b + B (M - b)``."""
+        steep = bracket.scale * self.below  # B > 1
+        at_zero = bracket.scale * float(self.solve(np.zeros(1)).lower[0])
+        return max(0.0, (steep * self.start.best_mean[0] - at_zero) / (steep - 1))
 
-    def _scan_lattice(self, mesh: float, level: float) -> tuple[Table, Floats, Floats, Floats]:
-        """All possible returns from the greatest down, until the best for ``level`` is surely among them."""
-        top, bottom = np.ceil(self.greatest / mesh - 1e-9), np.floor(self.least / mesh + 1e-9)
+    def _scan_lattice(self, mesh: float, greatest: float, bracket: _Bracket) -> tuple[Floats, Solved]:
+        """All possible returns from the greatest down, until the best of ``bracket`` is surely among them."""
+        top, bottom = np.ceil(greatest / mesh - 1e-9), np.floor(self.start.least / mesh + 1e-9)
         count = _FIRST_SCAN
         while True:
             n = int(min(count, top - bottom + 1))
             b = mesh * (top - np.arange(n))
-            table, lower, upper = self.solve(b)
-            if n > top - bottom or float((b + lower / level).max()) >= b[-1]:
-                return table, b, lower, upper
+            solved = self.solve(b)
+            if n > top - bottom or (b + bracket.scale * solved.lower).max() >= self._ceiling(bracket, b[-1]):
+                return b, solved
             count *= 4
 
     # ---------------------------------------------------------------- zoom
 
-    def _zoom(self, level: float) -> Found:
-        if not np.isfinite([self.least, self.greatest]).all():
-            raise NotOptimizableError(
-                f"CVaR with gamma = 1 and no horizon: returns lie between {self.least:.6g} and {self.greatest:.6g}, "
-                "and the rewards are not fractions with denominators up to a million, so the search has no finite "
-                "set of candidates; round the rewards, or pass horizon="
-            )
-        unit, split = self._first_unit()
-        first = int(np.floor(self.least / unit))
-        left = np.arange(first, max(int(np.ceil(self.greatest / unit)), first + 1))
+    def _zoom(self, bracket: _Bracket) -> Found:
+        start = self.start
+        start.require_bounded(self.utility)
+        unit, split = self._first_unit
+        first = int(np.floor(start.least / unit))
+        left = np.arange(first, max(int(np.ceil(start.greatest / unit)), first + 1))
         value, best, laws = -np.inf, 0.0, 0
         closed = unsplit = -np.inf  # bounds of the cells that are done, and of those about to be split
         while len(left):
             ends = np.unique(np.concatenate([left, left + 1]))
-            table, lower, _ = self.solve(ends * unit)
-            if not isinstance(table, ReachableTable):
+            solved = self.solve(ends * unit)
+            if not isinstance(solved.table, ReachableTable) or not solved.table.exact:
                 if value == -np.inf:
-                    return self._read_certified(level, table)
+                    return self._read_certified(bracket)
                 closed = max(closed, unsplit)
                 break
-            g = ends * unit + lower / level
+            g = ends * unit + bracket.scale * solved.lower
             if g.max() > value:
                 value, best = float(g.max()), float(ends[g.argmax()] * unit)
                 if laws < _LAWS:  # a plan's own law says at which b it does best: a kink the cells only approach
                     laws += 1
-                    value, best = max((value, best), self._at_own_quantile(best, level))
+                    value, best = max((value, best), self._at_own_quantile(best, bracket))
             at = np.searchsorted(ends, left)
             g_left, g_right = g[at], g[at + 1]
-            slopes = _slopes(
-                self, table, (left * unit).astype(np.float64), ((left + 1) * unit).astype(np.float64), level
-            )
-            bound = _peak(g_left, g_right, unit, *slopes)
-            bound = np.minimum(bound, (left + 1) * unit)  # g(b) <= b
-            open_ = bound > value + GAP * max(abs(value), 1e-3 * self._span)
-            if unit <= 1e-13 * self._span or open_.sum() > _MOST_CELLS:
+            slopes = self._slopes(bracket, solved.table, *(unit * end.astype(np.float64) for end in (left, left + 1)))
+            bound = np.minimum(_peak(g_left, g_right, unit, *slopes), self._ceiling(bracket, ends[at + 1] * unit))
+            open_ = bound > value + GAP * max(abs(value), 1e-3 * start.span)
+            if unit <= 1e-13 * start.span or open_.sum() > _MOST_CELLS:
                 closed = max(closed, float(bound.max()))
                 break
             closed = max(closed, float(bound[~open_].max(initial=-np.inf)))
             unsplit = float(bound[open_].max(initial=-np.inf))
             left = (left[open_][:, None] * split + np.arange(split)).ravel()
             unit /= split
-        table = self.solve(np.array([best]))[0]
-        return Found(value, max(value, closed), -best + 0.0, table, self.solves)
+        table = self.solve(np.array([best])).table
+        return Found(value, max(value, closed), -best + 0.0, table, start.solves)
 
-    @property
-    def _span(self) -> float:
-        return max(self.greatest - self.least, 1e-6 * max(1.0, abs(self.greatest)))
-
+    @cached_property
     def _first_unit(self) -> tuple[float, int]:
         """Width of the first cells, and into how many each is split.
 
         With ``gamma = 1/k`` cells are ``mesh / k**j`` wide: then their ends reach the lattice of the rewards after
         ``j`` steps, and few stocks are reachable from them.
         """
-        k = inverse_discount(self.mdp.gamma)
-        mesh = greatest_common_mesh(self.mdp.reward) if k is not None else None
+        mdp, span = self.start.mdp, self.start.span
+        k = inverse_discount(mdp.gamma)
+        mesh = greatest_common_mesh(mdp.reward) if k is not None else None
         if k is None or mesh is None:
-            return self._span / _FIRST_CELLS, _SPLIT
+            return span / _FIRST_CELLS, _SPLIT
         unit = float(mesh)
-        while unit * _FIRST_CELLS > self._span:
+        while unit * _FIRST_CELLS > span:
             unit /= k
-        while unit * k * _FIRST_CELLS <= self._span:
+        while unit * k * _FIRST_CELLS <= span:
             unit *= k
         split = k
         while split < _SPLIT:
             split *= k
         return unit, split
 
-    def _at_own_quantile(self, b: float, level: float) -> tuple[float, float]:
+    def _at_own_quantile(self, b: float, bracket: _Bracket) -> tuple[float, float]:
         """``g`` at the quantile of the return under the policy that is greedy for ``b``, and that quantile."""
-        policy = Policy(self.mdp, self.solve(np.array([b]))[0], self.horizon)
-        own = float(law(policy, self.start, -b, self.horizon).quantile(level))
-        if inverse_discount(self.mdp.gamma) is not None:  # on a cell's end, like every b that is tried
-            unit, split = self._first_unit()
-            while unit > 1e-12 * self._span:
+        own = float(self.start.law(self.solve(np.array([b])).table, b).quantile(bracket.level))
+        if inverse_discount(self.start.mdp.gamma) is not None:  # on a cell's end, like every b that is tried
+            unit, split = self._first_unit
+            while unit > 1e-12 * self.start.span:
                 unit /= split
             own = float(np.rint(own / unit) * unit)
-        table, lower, _ = self.solve(np.array([own]))
-        return (own + float(lower[0]) / level, own) if table.exact else (-np.inf, b)
+        solved = self.solve(np.array([own]))
+        return (own + bracket.scale * float(solved.lower[0]), own) if solved.table.exact else (-np.inf, b)
 
-    def _read_certified(self, level: float, table: Table) -> Found:
-        """A certified table answers for every stock between the ends; between the points the slopes bound ``g``."""
-        b = np.linspace(self.least, self.greatest, _SCAN)
-        lower, upper = self.read(table, b)
-        found = self._best(level, table, b, lower, upper)
-        g = b + upper / level
-        between = _peak(g[:-1], g[1:], np.diff(b), np.full(len(b) - 1, 1 - 1 / level), np.ones(len(b) - 1))
-        top = float(np.minimum(between, b[1:]).max(initial=-np.inf))
-        return Found(found.value, max(found.upper, top), found.stock, table, self.solves)
+    def _read_certified(self, bracket: _Bracket) -> Found:
+        """A certified table answers for many stocks; between the points the slopes bound ``g``."""
+        b, solved = self.start.scan(self.utility)
+        found = self._best(bracket, b, solved)
+        g = b + bracket.scale * solved.upper
+        least, most = (np.full(len(b) - 1, bracket.slope(np.array(below))) for below in (1.0, 0.0))
+        between = _peak(g[:-1], g[1:], np.diff(b), least, most)
+        top = float(np.minimum(between, self._ceiling(bracket, b[1:])).max(initial=-np.inf))
+        return Found(found.value, max(found.upper, top), found.stock, solved.table, self.start.solves)
+
+    def _slopes(self, bracket: _Bracket, table: ReachableTable, left: Floats, right: Floats) -> tuple[Floats, Floats]:
+        """Least and greatest slope of ``g`` on the cells ``[left, right]``."""
+        start, units, n = self.start, table.problem.units, len(left)
+        state = np.repeat(start.states, n)
+        low, high = (units.key(np.tile(-end, len(start.states))) for end in (right, left))
+        crossing = _Crossing(table, start.greatest - start.least, self.below - self.above)
+        fewest, most = crossing.probability(state, low, high)
+        weight = start.weights[start.states]
+        return bracket.slope(weight @ most.reshape(-1, n)), bracket.slope(weight @ fewest.reshape(-1, n))
 
 
 def _peak(g_left: Floats, g_right: Floats, width: Floats | float, least: Floats, most: Floats) -> Floats:
@@ -245,23 +241,6 @@ def _peak(g_left: Floats, g_right: Floats, width: Floats | float, least: Floats,
     meet = (g_left * fall + g_right * rise + rise * fall * width) / np.maximum(rise + fall, np.finfo(float).tiny)
     peak = np.where(rise + fall > 0, meet, np.maximum(g_left, g_right))
     return np.asarray(np.maximum(np.maximum(g_left, g_right), peak))
-
-
-def _slopes(
-    search: CVaRSearch, table: ReachableTable, left: Floats, right: Floats, level: float
-) -> tuple[Floats, Floats]:
-    """Least and greatest slope of ``g`` on the cells ``[left, right]``."""
-    problem = table.problem
-    n = len(left)
-    state = np.repeat(search.states, n)
-    low, high = (
-        problem.units.key(np.tile(-right, len(search.states))),
-        problem.units.key(np.tile(-left, len(search.states))),
-    )
-    fewest, most = _Crossing(table, search.greatest - search.least).probability(state, low, high)
-    weight = search.start[search.states]
-    fewest, most = weight @ fewest.reshape(-1, n), weight @ most.reshape(-1, n)
-    return 1 - most / level, 1 - fewest / level
 
 
 @dataclass(frozen=True)
@@ -285,10 +264,13 @@ class _Level:
 
 
 class _Crossing:
-    """Range of ``P(c + G < 0)``, the slope of ``V`` in the stock, over cells and the policies optimal in them."""
+    """Range of ``P(c + G < 0)``, over cells and the policies optimal in them.
 
-    def __init__(self, table: ReachableTable, widest: float) -> None:
-        self.table, self.problem, self.mdp = table, table.problem, table.problem.mdp
+    The slope of ``V`` in the stock is ``above + steeper * P(c + G < 0)``.
+    """
+
+    def __init__(self, table: ReachableTable, widest: float, steeper: float) -> None:
+        self.table, self.problem, self.mdp, self.steeper = table, table.problem, table.problem.mdp, steeper
         self.widest = widest / table.problem.units.mesh
 
     def probability(self, state: Ints, low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -352,8 +334,8 @@ class _Crossing:
             fewest, most = np.ones(level.n_cells), np.zeros(level.n_cells)
             np.minimum.at(fewest, cell[kept], pair_low[kept])
             np.maximum.at(most, cell[kept], pair_high[kept])
-            from_left = np.maximum(pair_high - fewest[cell], 0.0) * level.width
-            from_right = np.maximum(most[cell] - pair_low, 0.0) * level.width
+            from_left = np.maximum(pair_high - fewest[cell], 0.0) * level.width * self.steeper
+            from_right = np.maximum(most[cell] - pair_low, 0.0) * level.width * self.steeper
             beaten = (lost[0] > from_left + noise) | (lost[1] > from_right + noise)
             if (kept == ~beaten).all():
                 break
@@ -365,4 +347,12 @@ class _Crossing:
         value[ended] = self.problem.payoff(key[ended], t)
         if not ended.all():
             value[~ended] = self.table.values_at(state[~ended], key[~ended], t)
+        # A stock that has stopped mattering is no node any more, and rounding may put it just inside the band again.
+        lost = np.isnan(value)
+        if lost.any():
+            left = 0 if self.table.horizon is None else self.table.horizon - t
+            stock = self.problem.units.stock(key[lost])
+            side = self.problem.side_asked(state[lost], stock, left, t)
+            assert self.problem.saturation is not None
+            value[lost] = self.problem.saturation.value(state[lost], stock, side, left)
         return value

@@ -1,22 +1,20 @@
 """From an MDP and an objective to a plan.
 
-For an expected utility the initial stock is given and one solve is enough. `CVaR` chooses its own: with
-``V(s, c) = max_pi E min(c + G, 0)``,
+For an expected utility the initial stock is given and one solve is enough. The objectives of `rdolib.risk` choose their
+own: each is an extremum, or a root, over ``b`` of an expression in ``max_pi E f(G - b)``, and the plan runs the policy
+that is greedy from the stock ``-b``. How ``b`` is found depends on the shape of that expression:
 
-    max_pi CVaR_tau(G) = max_b g(b),        g(b) = b + V(s_0, -b) / tau,
+=====================================  ==============================================================
+`CVaR`, `MeanCVaR`                     hills: a scan of all candidates, or a certified zoom (`_cvar`)
+`OptimisticCVaR`                       convex: where two lines meet, over lotteries (`_optimistic`)
+`Expectile`, `Quantile`                falling: a root, a bisection (`_roots`)
+`Variance`, `MeanVariance`, `Sharpe`   hills below a convex function: branch and bound (`_moments`)
+=====================================  ==============================================================
 
-and the plan runs the policy that is greedy for ``V`` from the stock ``c_0 = -b``. Three facts make the search exact:
+None of them is a local search: the bounds of a plan hold for every ``b`` and every policy.
 
-* ``b`` may be restricted to possible returns;
-* ``g(b) <= b``, so nothing below the best value found so far has to be tried;
-* the slope of ``g`` lies in ``[1 - 1/tau, 1]``, which bounds ``g`` between points that were tried.
-
-``g`` is a maximum of concave functions and not concave itself: it can have several hills, so no point is skipped
-without a bound. With ``gamma = 1`` the possible returns form a lattice and all of them are tried; otherwise a
-certified zoom narrows ``b`` down.
-
-Sources: Rockafellar and Uryasev (2000); Bäuerle and Ott (2011); Ávila Pires et al. (2025). The bounds on the search
-are derived in the book, chapter 3.
+Sources: Rockafellar and Uryasev (2000); Bäuerle and Ott (2011); Ávila Pires et al. (2025). The searches and their
+bounds are derived in the book.
 """
 
 from __future__ import annotations
@@ -29,17 +27,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rdolib._cvar import CVaRSearch
+from rdolib._cvar import cvar, mean_cvar
+from rdolib._moments import mean_variance, sharpe, variance
+from rdolib._optimistic import optimistic_cvar
+from rdolib._outer import Found, Start
+from rdolib._roots import expectile, quantile
 from rdolib._rungs import MEMORY, check_horizon, require_mdp, require_scalar, solve_table
-from rdolib.distributions import Distribution
+from rdolib.distributions import Distribution, mixture
 from rdolib.dp import Policy, check_stocks, law, plain
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import Objective
-from rdolib.risk import CVaR, OuterSearch
+from rdolib.risk import (
+    CVaR,
+    Expectile,
+    MeanCVaR,
+    MeanVariance,
+    OptimisticCVaR,
+    OuterSearch,
+    Quantile,
+    Sharpe,
+    Variance,
+)
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+
+#: How each kind of objective finds its initial stock: from a start and objectives of one kind to what was found.
+_SEARCHES: dict[type[OuterSearch], Callable[[Start, list[Any]], list[Found]]] = {
+    CVaR: cvar,
+    MeanCVaR: mean_cvar,
+    OptimisticCVaR: optimistic_cvar,
+    Expectile: expectile,
+    Quantile: quantile,
+    Variance: variance,
+    MeanVariance: mean_variance,
+    Sharpe: sharpe,
+}
+#: Relative gap between bounds up to which a search has closed.
+_CLOSED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,9 @@ class Plan:
         Gap between the bounds.
     method : str
         How the answer was obtained.
+    mixture : tuple of (float, Plan)
+        For `OptimisticCVaR`: the lottery over plans at the start that attains the value, as (probability, plan); one
+        plan when no coin is needed. Empty for every other objective. ``stock`` and ``policy`` are then those of `pure`.
     """
 
     mdp: MDP = field(repr=False)
@@ -78,10 +106,21 @@ class Plan:
     iterations: int
     residual: float
     method: str
+    mixture: tuple[tuple[float, Plan], ...] = field(default=(), repr=False)
+
+    @property
+    def pure(self) -> Plan:
+        """A plan without a lottery: the best component of the mixture, or this plan where there is none.
+
+        Its ``residual`` is its gap to the optimum over lotteries. It need not be the best plan without a lottery.
+        """
+        return max((plan for _, plan in self.mixture), key=lambda plan: plan.value, default=self)
 
     @cached_property
     def returns(self) -> Distribution:
         """Law of ``G`` under the plan, without the stock; computed on first use."""
+        if self.mixture:
+            return mixture([plan.returns for _, plan in self.mixture], [p for p, _ in self.mixture])
         return law(self.policy, start_distribution(self.mdp, self.state), np.array(self.stock), self.horizon)
 
 
@@ -162,10 +201,7 @@ def optimize(
     if isinstance(objective, OuterSearch):
         if stock is not None:
             raise InvalidArgumentError(f"{objective!r} chooses its own initial stock; leave stock= out")
-        require_scalar(mdp, objective)
-        if isinstance(objective, CVaR):
-            return _cvar_plans(mdp, [objective], horizon, state, tol, memory)[0]
-        raise NotOptimizableError(f"{objective!r}: {objective.reduction}")
+        return _search(mdp, [objective], horizon, state, tol, memory)[0]
     stocks = check_stocks(mdp, 0.0 if stock is None else stock, several=False)
     start = start_distribution(mdp, state)
     states = np.flatnonzero(start > 0)
@@ -195,7 +231,24 @@ def frontier(
     tol: float | None = None,
     memory: int = MEMORY,
 ) -> Frontier:
-    """Plans for every level of a family of objectives. For `CVaR` one solve serves them all.
+    """Plans for every level of a family of objectives.
+
+    For `CVaR` and `Quantile` one solve serves all levels where returns form a lattice; otherwise each level has its own
+    search.
+
+    Parameters
+    ----------
+    mdp : MDP
+    objective : callable
+        From a level to an objective, such as ``rdo.CVaR`` or ``lambda w: rdo.MeanCVaR(0.1, w)``.
+    levels : iterable of float
+    horizon, state, tol, memory
+        As for `optimize`.
+
+    Raises
+    ------
+    NotOptimizableError, InvalidArgumentError
+        As for `optimize`; also when there is no level.
 
     Examples
     --------
@@ -215,28 +268,36 @@ def frontier(
     if not level_list:
         raise InvalidArgumentError("levels is empty; give at least one level")
     objectives = [objective(level) for level in level_list]
-    cvars = [one for one in objectives if isinstance(one, CVaR)]
-    if len(cvars) == len(objectives):
-        require_scalar(mdp, cvars[0])
-        return Frontier(level_list, tuple(_cvar_plans(mdp, cvars, horizon, state, tol, memory)))
+    first = objectives[0]
+    if isinstance(first, OuterSearch) and all(type(one) is type(first) for one in objectives):
+        return Frontier(level_list, tuple(_search(mdp, objectives, horizon, state, tol, memory)))
     return Frontier(level_list, tuple(optimize(mdp, one, horizon, state, tol=tol, memory=memory) for one in objectives))
 
 
-def _cvar_plans(
-    mdp: MDP, objectives: list[CVaR], horizon: int | None, state: int | None, tol: float | None, memory: int
+def _search(
+    mdp: MDP, objectives: list[Any], horizon: int | None, state: int | None, tol: float | None, memory: int
 ) -> list[Plan]:
-    search = CVaRSearch(mdp, start_distribution(mdp, state), horizon, tol, memory)
-    plans = []
-    for objective, found in zip(objectives, search.find([one.level for one in objectives]), strict=True):
-        gap = found.upper - found.value
+    """Plans for several objectives of one kind that choose their initial stock."""
+    require_scalar(mdp, objectives[0])
+    search = next((_SEARCHES[kind] for kind in type(objectives[0]).__mro__ if kind in _SEARCHES), None)
+    if search is None:
+        raise NotOptimizableError(f"{objectives[0]!r} has no search of its own; {objectives[0].reduction}")
+    weights = start_distribution(mdp, state)
+    found = search(Start(mdp, weights, horizon, tol, memory), objectives)
+
+    def plan(objective: OuterSearch, one: Found, component: bool = False) -> Plan:
+        gap = one.upper - one.value if one.upper > one.value else 0.0
         # On exact tables the search closes to rounding, or says in the gap how far it came.
-        within = gap <= (tol if tol is not None else np.inf) or gap <= 1e-9 * max(1.0, abs(found.value))
-        closed = not found.table.exact or gap <= 1e-9 * max(1.0, abs(found.value))
-        method = found.table.rung if closed else f"{found.table.rung}; search over the stock open to within {gap:.1g}"
-        plans.append(
-            Plan(
-                mdp, objective, found.value, (found.value, found.upper), found.stock,
-                Policy(mdp, found.table, horizon), horizon, state, within, found.solves, gap, method,
-            )
+        closed = gap <= _CLOSED * max(1.0, abs(one.value))
+        method = one.table.rung
+        if component:
+            method += "; one component of a lottery"
+        elif one.table.exact and not closed:
+            method += f"; search over the stock open to within {gap:.1g}"
+        return Plan(
+            mdp, objective, one.value, (one.value, one.upper), one.stock, Policy(mdp, one.table, horizon), horizon,
+            state, closed or gap <= (np.inf if tol is None else tol), one.solves, gap, method,
+            tuple((p, plan(objective, part, len(one.mixture) > 1)) for p, part in one.mixture),
         )  # fmt: skip
-    return plans
+
+    return [plan(objective, one) for objective, one in zip(objectives, found, strict=True)]

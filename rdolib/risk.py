@@ -37,8 +37,6 @@ from rdolib.distributions import Distribution
 from rdolib.errors import InvalidArgumentError
 from rdolib.objectives import Objective, require_scalar_law
 
-_NOT_YET = "rdo.optimize does not search for it yet; "
-
 
 class OuterSearch(Objective):
     """A functional of the law of ``G`` (scalar) that chooses its own initial stock.
@@ -68,8 +66,8 @@ class OuterSearch(Objective):
 class CVaR(OuterSearch):
     """Conditional value at risk: the mean of the worst ``level`` fraction of returns, ``0 < level <= 1``.
 
-    An objective of the law of ``G`` that chooses its own initial stock: `optimize` and `frontier` accept it,
-    `value_iteration` does not.
+    An objective of the law of ``G`` that chooses its own initial stock, like all of this module: `optimize` and
+    `frontier` accept it, `value_iteration` does not.
 
     Examples
     --------
@@ -113,12 +111,10 @@ class MeanCVaR(OuterSearch):
         if not (_is_number(weight) and 0 <= weight <= 1):
             raise InvalidArgumentError(f"weight of the CVaR must lie in [0, 1]; got {weight!r}")
         self.weight = float(weight)
-        above, below = 1.0 - self.weight, 1.0 - self.weight + self.weight / self.level
-        self.lipschitz = below
-        self.reduction = (
-            f"{_NOT_YET}its optimum is the largest b + V(-b) over the possible returns b, where V(-b) is the value of "
-            f"rdo.value_iteration(mdp, rdo.TwoSlope({below:.6g}, {above:.6g}), stock=-b)"
-        )
+        #: (below, above): slopes of the utility of ``G - b``.
+        self.two_slopes = (1.0 - self.weight + self.weight / self.level, 1.0 - self.weight)
+        self.lipschitz = self.two_slopes[0]
+        self.reduction = f"rdo.optimize searches over the initial stock with f = {_two_slopes(*self.two_slopes)}"
 
     def _value(self, nu: Distribution) -> float:
         return (1.0 - self.weight) * float(nu.mean()) + self.weight * nu.cvar(self.level)
@@ -130,7 +126,7 @@ class MeanCVaR(OuterSearch):
 class OptimisticCVaR(OuterSearch):
     """The mean of the best ``level`` fraction of returns, ``0 < level <= 1``.
 
-    Its optimum over policies may need a coin tossed at the start.
+    Its optimum over policies may need a coin tossed at the start: ``plan.mixture`` of `optimize` lists the lottery.
 
     Examples
     --------
@@ -139,13 +135,11 @@ class OptimisticCVaR(OuterSearch):
     7.0
     """
 
+    reduction = "rdo.optimize searches over the initial stock, with f = max(x, 0), and over randomized policies"
+
     def __init__(self, level: float) -> None:
         self.level = check_level(level)
         self.lipschitz = 1.0 / self.level
-        self.reduction = (
-            f"{_NOT_YET}its optimum over randomized policies is the least b + V(-b) / {self.level:.6g} over all real "
-            "b, where V(-b) is the value of rdo.value_iteration(mdp, rdo.Surplus(), stock=-b)"
-        )
 
     def _value(self, nu: Distribution) -> float:
         return nu.optimistic_cvar(self.level)
@@ -171,8 +165,8 @@ class Expectile(OuterSearch):
         # The balance moves by at most max(level, 1-level) W1, and falls in e at least as fast as min(level, 1-level).
         self.lipschitz = max(self.level, 1.0 - self.level) / min(self.level, 1.0 - self.level)
         self.reduction = (
-            f"{_NOT_YET}its optimum is the b at which the value of rdo.value_iteration(mdp, "
-            f"rdo.TwoSlope({1 - self.level:.6g}, {self.level:.6g}), stock=-b), which falls in b, is 0"
+            f"rdo.optimize searches for the initial stock from which the optimum is 0 with f = "
+            f"{_two_slopes(1 - self.level, self.level)}"
         )
 
     def _value(self, nu: Distribution) -> float:
@@ -205,9 +199,8 @@ class Quantile(OuterSearch):
             raise InvalidArgumentError(f'side must be "lower" or "upper"; got {side!r}')
         self.side: Literal["lower", "upper"] = side
         self.reduction = (
-            f"{_NOT_YET}its optimum is the largest possible return b for which the value of "
-            f"rdo.value_iteration(mdp, rdo.Threshold(), stock=-b), which is max P(G >= b), is "
-            f"{'above' if side == 'lower' else 'at least'} {1 - self.level:.6g}"
+            f"rdo.optimize searches for the largest b that some policy reaches with a probability "
+            f"{'above' if side == 'lower' else 'of at least'} {1 - self.level:.6g}"
         )
 
     @property
@@ -250,10 +243,7 @@ class Variance(OuterSearch):
     """
 
     nondecreasing = False
-    reduction = (
-        f"{_NOT_YET}its optimum is the largest value of rdo.value_iteration(mdp, rdo.Quadratic(), stock=-b) over all "
-        "real b, and the best b is the mean of the best plan"
-    )
+    reduction = "rdo.optimize searches over the initial stock with f = -x**2"
 
     def _value(self, nu: Distribution) -> float:
         return 0.0 - float(nu.var())  # not a zero with a sign
@@ -271,6 +261,7 @@ class MeanVariance(OuterSearch):
 
     indifferent_to_gamma = False
     nondecreasing = False
+    reduction = "rdo.optimize searches over the initial stock with f = -x**2"
 
     def __init__(self, weight: float) -> None:
         if not (_is_number(weight) and 0 < weight < math.inf):
@@ -278,10 +269,6 @@ class MeanVariance(OuterSearch):
                 f"weight of the variance must be a positive number; got {weight!r} (for the mean alone use rdo.Mean())"
             )
         self.weight = float(weight)
-        self.reduction = (
-            f"{_NOT_YET}its optimum is the largest b - {1 / (4 * self.weight):.6g} + {self.weight:.6g} V(-b) over all "
-            "real b, where V(-b) is the value of rdo.value_iteration(mdp, rdo.Quadratic(), stock=-b)"
-        )
 
     def _value(self, nu: Distribution) -> float:
         return float(nu.mean()) - self.weight * float(nu.var())
@@ -293,6 +280,8 @@ class MeanVariance(OuterSearch):
 class Sharpe(OuterSearch):
     """Mean over standard deviation. A sure return has +inf, 0 or -inf, by its sign.
 
+    `optimize` needs a policy with a positive mean: among negative means the ratio prefers the larger deviation.
+
     Examples
     --------
     >>> import rdolib as rdo
@@ -301,10 +290,7 @@ class Sharpe(OuterSearch):
     """
 
     nondecreasing = False
-    reduction = (
-        f"{_NOT_YET}if some plan has a positive mean, its optimum S is given by S**2 / (1 + S**2) = the largest "
-        "1 + V(-b) / b**2 over b > 0, where V(-b) is the value of rdo.value_iteration(mdp, rdo.Quadratic(), stock=-b)"
-    )
+    reduction = "rdo.optimize searches over the initial stock with f = -x**2, if some policy has a positive mean"
 
     @property
     def _continuous(self) -> bool:
@@ -315,6 +301,10 @@ class Sharpe(OuterSearch):
         if nu.n_atoms == 1:  # the sign of 0 is 0, not a zero with a sign
             return math.copysign(math.inf, mean) if mean else 0.0
         return mean / float(nu.std())
+
+
+def _two_slopes(below: float, above: float) -> str:
+    return f"{below:.6g} min(x, 0) + {above:.6g} max(x, 0)"
 
 
 def check_level(level: float) -> float:

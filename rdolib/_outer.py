@@ -1,0 +1,236 @@
+"""What all searches over the initial stock share: one start, and the optimum of any utility of ``G - b`` from there.
+
+An objective ``K`` that lacks indifference to mixtures is reached through numbers ``b`` (`rdolib.risk`): with
+
+    V_f(-b) = max_pi E f(G - b),
+
+its optimum is an extremum or a root over ``b`` of an expression in ``V_f(-b)``. `Start` computes ``V_f`` for the
+initial states of one problem, counts the solves, and knows between which numbers the return lies.
+
+*Which b.* Where ``gamma = 1/k`` and paths do not end, a solve is exact only for a ``b`` with finitely many digits in
+base ``k``, so `Start.snap` rounds to one. Elsewhere it rounds ``b`` to so few bits that adding rewards to it commits
+no error. Both move ``b`` by a tiny part of the range of returns, and every bound is computed at the ``b`` that was
+used.
+
+*Certified tables.* Where stocks have to be rounded, one table answers for many stocks. A search that has no exact table
+to hope for solves it once, for a range of ``b``, and reads it afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdolib._grid import GridTable
+from rdolib._lattice import WindowTable
+from rdolib._rungs import check_steps, solve_table
+from rdolib._tables import CutTable, Table
+from rdolib.distributions import Distribution
+from rdolib.dp import Policy, law
+from rdolib.errors import NotOptimizableError
+from rdolib.mdp import MDP
+from rdolib.objectives import ExpectedUtility, Mean, Objective
+from rdolib.stock import (
+    end_components,
+    ends_within,
+    greatest_common_mesh,
+    inverse_discount,
+    return_range,
+    return_range_by_step,
+)
+
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+#: Points at which a certified table is solved and read.
+SCAN = 4001
+#: How often a range of ``b`` is halved where a certified table is read.
+HALVINGS = 10
+#: Relative gap at which a search is finished.
+GAP = 1e-12
+#: Wasserstein error, relative to the largest return, up to which a law counts as exact.
+SHARP = 1e-12
+_BITS = 42  # of b, in units of the largest return
+_DIGITS = 2.0**32  # largest b in units of its last digit in a base that floats do not hold exactly
+
+
+@dataclass(frozen=True)
+class Found:
+    """An optimum: the value that a policy attains, an upper bound, and the stock and table of the policy.
+
+    ``mixture`` lists (probability, component) where the optimum is a lottery over policies at the start; stock and
+    table are then those of the better component.
+    """
+
+    value: float
+    upper: float
+    stock: float
+    table: Table
+    solves: int
+    mixture: tuple[tuple[float, Found], ...] = ()
+
+
+@dataclass(frozen=True)
+class Solved:
+    """One solve for several ``b``: the table, and bounds of ``V_f(-b)``, averaged over the initial states."""
+
+    table: Table
+    lower: Floats
+    upper: Floats
+
+
+@dataclass
+class Start:
+    """The initial states of one problem. ``weights`` (S,) is their distribution; ``solves`` counts tables."""
+
+    mdp: MDP
+    weights: Floats
+    horizon: int | None
+    tol: float | None
+    memory: int
+    solves: int = 0
+
+    def __post_init__(self) -> None:
+        check_steps(self.mdp, self.horizon, self.memory)
+        self.states = np.flatnonzero(self.weights > 0)
+        if self.horizon is None:
+            greatest, least = return_range(self.mdp, 1.0), -return_range(self.mdp, -1.0)
+        else:
+            greatest = return_range_by_step(self.mdp, 1.0, self.horizon)[-1]
+            least = -return_range_by_step(self.mdp, -1.0, self.horizon)[-1]
+        self.greatest, self.least = float(greatest[self.states].max()), float(least[self.states].min())
+        endless_gain = self.greatest == np.inf and (end_components(self.mdp) >= 0).any()
+        if self.greatest == -np.inf or endless_gain:
+            where = self.states[~np.isfinite(greatest[self.states])][0]
+            raise NotOptimizableError(
+                f"from state {where} the greatest possible return is {self.greatest}; a search over the initial stock "
+                "needs a return that is bounded above and can end: pass horizon=, or use gamma < 1"
+            )
+
+    # ------------------------------------------------------------- solving
+
+    def apart(self, search: Callable[[T], Found], objectives: Iterable[T]) -> list[Found]:
+        """What a search finds for each objective; its solves are counted for each."""
+        found = []
+        for one in objectives:
+            self.solves = 0
+            found.append(search(one))
+        return found
+
+    def solve(self, utility: ExpectedUtility, b: Floats) -> Solved:
+        """``V_f(-b)`` at several ``b``, each as exactly as a table can."""
+        table = self._solve(utility, b)
+        return Solved(table, *self._read(utility, table, b))
+
+    def read(self, utility: ExpectedUtility, table: Table, b: Floats) -> Solved:
+        """The same from a table that is at hand."""
+        return Solved(table, *self._read(utility, table, b))
+
+    def table_between(self, utility: ExpectedUtility, low: float, high: float) -> Table | None:
+        """A certified table for every ``b`` from ``low`` to ``high``; None where each ``b`` needs its own.
+
+        For a utility that is not monotone the bounds hold where ``[low, high]`` is halved, up to `HALVINGS` times.
+        """
+        table = self._solve(utility, np.linspace(low, high, 2**HALVINGS + 1))
+        return table if _answers_between(table) else None
+
+    def scan(self, utility: ExpectedUtility) -> tuple[Floats, Solved]:
+        """Many ``b`` over the whole range of returns at once, for tables that are certified only."""
+        self.require_bounded(utility)
+        return self.points, self.solve(utility, self.points)
+
+    def _solve(self, utility: ExpectedUtility, b: Floats) -> Table:
+        self.solves += 1
+        return solve_table(self.mdp, utility, np.unique(-b), self.horizon, self.tol, self.memory, self.states)
+
+    def _read(self, utility: ExpectedUtility, table: Table, b: Floats) -> tuple[Floats, Floats]:
+        n = len(b)
+        lower, upper = table.bounds(np.repeat(self.states, n), np.tile(-b, len(self.states)))
+        weight = self.weights[self.states]
+        low, high = weight @ lower.reshape(-1, n), weight @ upper.reshape(-1, n)
+        if not np.isfinite(low).all():
+            raise NotOptimizableError(
+                f"no policy has a return with a finite expected utility under {utility!r} from the initial state; "
+                "pass horizon="
+            )
+        return low, high
+
+    def law(self, table: Table, b: float) -> Distribution:
+        """Law of the return under the policy of a table, from the stock ``-b``."""
+        return law(Policy(self.mdp, table, self.horizon), self.weights, -b, self.horizon)
+
+    def sharp(self, law: Distribution) -> bool:
+        """Whether a law is that of the policy to rounding: nothing was cut off, no atoms were merged."""
+        return law.leftover == 0 and law.w1_error <= SHARP * self.size
+
+    @cached_property
+    def best_mean(self) -> tuple[float, Table]:
+        """``max_pi E G``, and the table of its policy (for the stock 0, which does not matter)."""
+        solved = self.solve(Mean(), np.zeros(1))
+        return float(solved.lower[0]), solved.table
+
+    # --------------------------------------------------------------- range
+
+    @property
+    def bounded(self) -> bool:
+        """Whether returns lie between finite bounds."""
+        return bool(np.isfinite([self.least, self.greatest]).all())
+
+    def require_bounded(self, objective: Objective) -> None:
+        """`NotOptimizableError` where returns have no finite bounds and no lattice."""
+        if not self.bounded:
+            raise NotOptimizableError(
+                f"{objective!r} with gamma = 1 and no horizon: returns lie between {self.least:.6g} and "
+                f"{self.greatest:.6g}, and the search has no finite set of candidates here; pass horizon=, or make the "
+                "rewards fractions with denominators up to a million"
+            )
+
+    @cached_property
+    def mesh(self) -> float | None:
+        """Mesh of the lattice of possible returns, where ``gamma = 1`` and rewards are fractions."""
+        mesh = greatest_common_mesh(self.mdp.reward) if self.mdp.gamma == 1 else None
+        return None if mesh is None else float(mesh)
+
+    @property
+    def span(self) -> float:
+        """Length of the range of returns, kept away from zero."""
+        return max(self.greatest - self.least, 1e-6 * max(1.0, abs(self.greatest)))
+
+    @property
+    def size(self) -> float:
+        """Largest return in absolute value; 1 where nothing is ever paid."""
+        return max(abs(self.least), abs(self.greatest)) or 1.0
+
+    @property
+    def points(self) -> Floats:
+        """Points (n,) over the range of returns, both ends included."""
+        return np.linspace(self.least, self.greatest, SCAN)
+
+    def snap(self, b: float) -> float:
+        """The nearest ``b`` that a solve can count without error."""
+        return b if self.unit == 0 else float(np.rint(b / self.unit) * self.unit) + 0.0
+
+    @cached_property
+    def unit(self) -> float:
+        """What `snap` rounds to a multiple of; 0 where it does not round."""
+        if not self.bounded:
+            return 0.0
+        k = inverse_discount(self.mdp.gamma)
+        endless = self.horizon is None and self.mdp.gamma < 1 and ends_within(self.mdp) is None
+        mesh = greatest_common_mesh(self.mdp.reward) if k is not None and endless else None
+        if mesh is None or k is None:
+            return float(2.0 ** (np.ceil(np.log2(self.size)) - _BITS))
+        finest = self.size / (2.0**_BITS if k & (k - 1) == 0 else _DIGITS)
+        digits = max(0, int(np.floor(np.log(float(mesh) / finest) / np.log(k))))
+        return float(mesh / k**digits)
+
+
+def _answers_between(table: Table) -> bool:
+    while isinstance(table, CutTable):
+        table = table.table
+    return isinstance(table, GridTable | WindowTable) and not table.exact
