@@ -126,6 +126,41 @@ def evaluate(graph: Graph, chosen: Ints, stop: Floats, discounted: bool) -> Floa
     return solve(fixed, discounted)[0]
 
 
+def evaluate_mixed(graph: Graph, weight: Floats, stop: Floats, discounted: bool) -> Floats:
+    """The same when the pairs of every node are drawn with the probabilities ``weight`` (n_pairs,)."""
+    n = graph.n_nodes
+    node = np.repeat(np.arange(n), np.diff(graph.pair_ptr))
+    used, edge_pair = weight > 0, np.repeat(np.arange(len(weight)), np.diff(graph.edge_ptr))
+    edge = np.flatnonzero(used[edge_pair])
+    count = np.bincount(node[edge_pair[edge]], minlength=n)
+    fixed = Graph(
+        pair_ptr=np.arange(n + 1),
+        base=total(node[used], (weight * graph.base)[used], n),
+        leaks=np.bincount(node[used & graph.leaks], minlength=n) > 0,
+        edge_ptr=np.concatenate([[0], np.cumsum(count)]),
+        edge_to=graph.edge_to[edge],
+        edge_weight=weight[edge_pair[edge]] * graph.edge_weight[edge],
+        stop=stop,
+    )
+    return solve(fixed, discounted)[0]
+
+
+def restrict(graph: Graph, kept: NDArray[np.bool_], stop: Floats) -> Graph:
+    """The graph with only some of its pairs, in their order."""
+    node = np.repeat(np.arange(graph.n_nodes), np.diff(graph.pair_ptr))
+    pair = np.flatnonzero(kept)
+    edge, _ = ranges(graph.edge_ptr[pair], graph.edge_ptr[pair + 1])
+    return Graph(
+        pair_ptr=np.concatenate([[0], np.cumsum(np.bincount(node[pair], minlength=graph.n_nodes))]),
+        base=graph.base[pair],
+        leaks=graph.leaks[pair],
+        edge_ptr=np.concatenate([[0], np.cumsum(np.diff(graph.edge_ptr)[pair])]),
+        edge_to=graph.edge_to[edge],
+        edge_weight=graph.edge_weight[edge],
+        stop=stop,
+    )
+
+
 def ways_out(graph: Graph) -> Ints:
     """Pair by which each node can leave the graph or stop surely; -1: by stopping here, -2: not at all."""
     part = _Component(graph, np.arange(graph.n_nodes), np.zeros(graph.n_nodes))

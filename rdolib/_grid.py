@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rdolib import _graph, _kernels
 from rdolib._lattice import ENOUGH
+from rdolib._progress import bar
 from rdolib._reachable import Problem
 from rdolib.errors import MemoryLimitError
 from rdolib.stock import Saturation
@@ -61,10 +62,14 @@ class GridTable:
             sweeps = self._improve(cells, lower, upper)
             self.iterations += sweeps
             work += sweeps * 2.0 * cells * mdp.n_outcomes
-            if self._gap(stocks) <= (ENOUGH * float(np.abs(self.upper).max()) if tol is None else tol):
+            gap = self._gap(stocks)
+            if gap <= (ENOUGH * float(np.abs(self.upper).max()) if tol is None else tol):
                 break
             finer = cells * _REFINE
-            if finer * per_cell > memory or work + sweeps * 2.0 * finer * mdp.n_outcomes > _WORK:
+            # The gap shrinks with the mesh: a tolerance that the memory can reach is worth any work.
+            in_reach = tol is not None and gap * cells * per_cell <= tol * memory
+            much = work + sweeps * 2.0 * finer * mdp.n_outcomes > _WORK
+            if finer * per_cell > memory or (much and not in_reach):
                 break
             lower, upper = self._refine(cells, finer)
             cells = finer
@@ -118,15 +123,17 @@ class GridTable:
         spare = lower.copy()
         spare_up = upper.copy()
         sweeps = 0
-        while True:
-            self._sweep(maps_down, lower, spare, policy)
-            self._sweep(maps_up, upper, spare_up, unused)
-            change = max(_largest(spare - lower), _largest(upper - spare_up))
-            lower, spare = spare, lower
-            upper, spare_up = spare_up, upper
-            sweeps += 1
-            if change * gamma / (1 - gamma) <= 0.02 * floor or sweeps >= 200_000:
-                break
+        with bar(f"sweeping a grid of {cells} stocks") as progress:
+            while True:
+                self._sweep(maps_down, lower, spare, policy)
+                self._sweep(maps_up, upper, spare_up, unused)
+                change = max(_largest(spare - lower), _largest(upper - spare_up))
+                lower, spare = spare, lower
+                upper, spare_up = spare_up, upper
+                sweeps += 1
+                progress.update()
+                if change * gamma / (1 - gamma) <= 0.02 * floor or sweeps >= 200_000:
+                    break
         self.lower, self.upper, self.policy = lower, upper, policy
         return sweeps
 

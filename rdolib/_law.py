@@ -15,6 +15,7 @@ from rdolib._atoms import merge_vectors
 from rdolib._behavior import Behavior, behavior_of
 from rdolib._graph import ranges, total
 from rdolib._interned import InternedUnits
+from rdolib._progress import bar
 from rdolib._reachable import code
 from rdolib._tables import Table
 from rdolib.distributions import Distribution
@@ -89,30 +90,32 @@ def law_of_return(
     largest = largest_reward(mdp)
     w1_error, left = 0.0, 0.0
     t, before = 0, np.inf
-    while len(mass.state):
-        over = mdp.terminal[mass.state]
-        if horizon is None:
-            over = over | behavior.rests(mass.state, units.stock(mass.key))
-        if over.any():
-            ends.append((mass.earned[over], mass.prob[over]))
-            mass = mass.take(~over)
-        left = float(mass.prob.sum())
-        rest = mdp.gamma**t * largest / (1 - mdp.gamma) if mdp.gamma < 1 else np.inf
-        # Where merging is allowed the law is approximate anyway: what is left may then double its error.
-        small = SAME * largest if behavior.strict(t) else max(SAME * largest, w1_error)
-        if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= small)):
-            break
-        if horizon is None and mdp.gamma == 1 and t % _CHECK == 0:
-            _require_progress(left, before)
-            before = left
-        if len(mass.state) > _MOST_ATOMS:
-            side = behavior.side(mass.state, units.stock(mass.key), t)
-            free = side != 0 if behavior.strict(t) else np.ones(len(side), dtype=np.bool_)
-            mass, moved = _thin(mass, units, side, free & ~_extreme(mass))
-            w1_error += moved
-        mass, ended = _push(mdp, counter, mass, behavior, t)
-        ends.append(ended)
-        t += 1
+    with bar("law of the return", horizon) as progress:
+        while len(mass.state):
+            over = mdp.terminal[mass.state]
+            if horizon is None:
+                over = over | behavior.rests(mass.state, units.stock(mass.key))
+            if over.any():
+                ends.append((mass.earned[over], mass.prob[over]))
+                mass = mass.take(~over)
+            left = float(mass.prob.sum())
+            rest = mdp.gamma**t * largest / (1 - mdp.gamma) if mdp.gamma < 1 else np.inf
+            # Where merging is allowed the law is approximate anyway: what is left may then double its error.
+            small = SAME * largest if behavior.strict(t) else max(SAME * largest, w1_error)
+            if t == horizon or (horizon is None and (left <= LEFTOVER or rest <= small)):
+                break
+            if horizon is None and mdp.gamma == 1 and t % _CHECK == 0:
+                _require_progress(left, before)
+                before = left
+            if len(mass.state) > _MOST_ATOMS:
+                side = behavior.side(mass.state, units.stock(mass.key), t)
+                free = side != 0 if behavior.strict(t) else np.ones(len(side), dtype=np.bool_)
+                mass, moved = _thin(mass, units, side, free & ~_extreme(mass))
+                w1_error += moved
+            mass, ended = _push(mdp, counter, mass, behavior, t)
+            ends.append(ended)
+            t += 1
+            progress.update()
     if len(mass.state):
         settled = t == horizon or (mdp.gamma < 1 and left > LEFTOVER)
         if settled:

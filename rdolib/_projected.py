@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdolib._graph import TIE, ranges, total
+from rdolib._progress import bar
 from rdolib._projections import Exact, Representation
 from rdolib._reachable import QUERY, Codes, Problem, ReachableTable, close, code, layers, unknown_stock
 from rdolib._rows import Edges, Rows, rows_of
@@ -298,28 +299,30 @@ def _backward(
     least, greatest, laws, moved, cut = _tail(mdp, rows, horizon)
     value, error, w1 = np.empty(0), np.empty(0), moved
     values, uppers, choices = [], [], []
-    for t in reversed(range(len(by_step))):
-        last = t == len(by_step) - 1
-        decision, step, rest = _decision(table, t, None if last else by_step[t + 1], cut if last else None)
-        slack = np.zeros(len(decision.worth))
-        if len(rest) and cut is not None:
-            stock, state = problem.units.stock(step.key[rest]), step.state[rest]
-            known = _functional(problem, rows, rows.take(laws, cut[state]), stock, t + 1)
-            low, high = _reach(problem, state, stock, least, greatest, t + 1)
-            decision.worth[rest] = known
-            slack[rest] = np.maximum(high - known, known - low)
-        best, drift, choice = decision.choose(value, error)
-        if len(rest):
-            drift = decision.worst(slack)
-        edges = decision.edges(choice)
-        laws, moved = rows.backup(edges, mdp.gamma, laws)
-        w1 = moved + mdp.gamma * edges.mean(w1)
-        stock = problem.units.stock(by_step[t].imag)
-        value = _functional(problem, rows, laws, stock, t)
-        error = drift if rows.exact else np.abs(value - best) + drift
-        values.append(best - drift)
-        uppers.append(best + drift)
-        choices.append(choice)
+    with bar("sweeping laws", len(by_step)) as progress:
+        for t in reversed(range(len(by_step))):
+            last = t == len(by_step) - 1
+            decision, step, rest = _decision(table, t, None if last else by_step[t + 1], cut if last else None)
+            slack = np.zeros(len(decision.worth))
+            if len(rest) and cut is not None:
+                stock, state = problem.units.stock(step.key[rest]), step.state[rest]
+                known = _functional(problem, rows, rows.take(laws, cut[state]), stock, t + 1)
+                low, high = _reach(problem, state, stock, least, greatest, t + 1)
+                decision.worth[rest] = known
+                slack[rest] = np.maximum(high - known, known - low)
+            best, drift, choice = decision.choose(value, error)
+            if len(rest):
+                drift = decision.worst(slack)
+            edges = decision.edges(choice)
+            laws, moved = rows.backup(edges, mdp.gamma, laws)
+            w1 = moved + mdp.gamma * edges.mean(w1)
+            stock = problem.units.stock(by_step[t].imag)
+            value = _functional(problem, rows, laws, stock, t)
+            error = drift if rows.exact else np.abs(value - best) + drift
+            values.append(best - drift)
+            uppers.append(best + drift)
+            choices.append(choice)
+            progress.update()
     low, high = _reach(problem, by_step[0].real.astype(np.int64), stock, *_range(mdp, horizon), 0)
     values[-1], uppers[-1] = np.maximum(values[-1], low), np.minimum(uppers[-1], high)
     table.store(values[::-1], choices[::-1], uppers[::-1])

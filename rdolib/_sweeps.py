@@ -27,6 +27,7 @@ from rdolib import _graph
 from rdolib._behavior import Behavior
 from rdolib._graph import Graph, ranges, total
 from rdolib._law import Counter
+from rdolib._progress import bar
 from rdolib._reachable import Codes, code
 from rdolib._rows import Edges, Rows
 from rdolib.errors import MemoryLimitError, NotOptimizableError
@@ -198,14 +199,16 @@ def settle(rows: Rows, edges: Edges, gamma: float, tol: float | None) -> tuple[A
     enough = NEGLIGIBLE * float(head.max(initial=0.0)) if tol is None else tol
     laws, moved = rows.backup(Edges.points(mean), gamma, rows.empty())
     error = moved.copy()
-    for _ in range(_MOST_SWEEPS):
-        if head.max(initial=0.0) <= enough:
-            break
-        new, moved = rows.backup(edges, gamma, laws)
-        if rows.same(new, laws):  # a fixed point: the start is forgotten, and the error is its own
-            error, head = _mean(edges, moved[edges.row], gamma), np.zeros_like(head)
-            break
-        laws, error, head = new, moved + gamma * edges.mean(error), gamma * edges.mean(head)
+    with bar("evaluating") as progress:
+        for _ in range(_MOST_SWEEPS):
+            if head.max(initial=0.0) <= enough:
+                break
+            new, moved = rows.backup(edges, gamma, laws)
+            if rows.same(new, laws):  # a fixed point: the start is forgotten, and the error is its own
+                error, head = _mean(edges, moved[edges.row], gamma), np.zeros_like(head)
+                break
+            laws, error, head = new, moved + gamma * edges.mean(error), gamma * edges.mean(head)
+            progress.update()
     return laws, np.where(lost, np.inf, error + head)
 
 

@@ -87,7 +87,7 @@ class Unfolded:
         first = 0
         for t, codes in enumerate(nodes):
             left = 0 if horizon is None else horizon - t
-            state, side = _flats(problem, left)
+            state, side = flats(problem, left)
             self.layers.append(_Layer(codes, state, side, first, left))
             first += len(codes) + len(state)
         self.cut_off = 0.0  # what the rest of the return can add to any value
@@ -96,7 +96,7 @@ class Unfolded:
         self.graph = _joined(rows)
         self.state = problem.mdp.pair_state[self.pair[self.graph.pair_ptr[:-1]]].astype(np.int64)
         self._edge_pair = np.repeat(np.arange(len(self.pair)), np.diff(self.graph.edge_ptr))
-        self._pair_node = np.repeat(np.arange(first), np.diff(self.graph.pair_ptr))
+        self.pair_node = np.repeat(np.arange(first), np.diff(self.graph.pair_ptr))
         self.rest_pair = self._allow_rest()
 
     # ------------------------------------------------------------- building
@@ -154,7 +154,7 @@ class Unfolded:
         if self.closed and mdp.gamma == 1 and n:
             self._quiet = resting_pairs(mdp)[self.pair]
             quiet = np.flatnonzero(self._quiet)[::-1]
-            rest[self._pair_node[quiet]] = quiet
+            rest[self.pair_node[quiet]] = quiet
             (layer,) = self.layers
             self._over = np.concatenate([self.problem.payoff(layer.codes.imag, 0), np.zeros(len(layer.flat_state))])
             self.graph.stop[rest >= 0] = self._over[rest >= 0]
@@ -178,34 +178,44 @@ class Unfolded:
 
         Where the stock matters no more it is asked once, at the nearest such stock (0 where the stock never matters).
         """
-        layer, saturation = self.layers[t], self.problem.saturation
+        layer = self.layers[t]
         stock = self.problem.units.stock(layer.codes.imag)
-        if isinstance(saturation, Saturation) and len(layer.flat_state):
-            ends = np.stack([-saturation.greatest[layer.left], -saturation.least[layer.left]])
-            edge = ends[layer.flat_side, layer.flat_state]
-            if saturation.linear:
-                edge = np.zeros(len(edge))
-            stock = np.concatenate([stock, np.where(np.isfinite(edge), edge, 0.0)])
+        if len(layer.flat_state):
+            stock = np.concatenate([stock, far_stock(self.problem, layer.flat_state, layer.flat_side, layer.left)])
         return np.concatenate([layer.codes.real.astype(np.int64), layer.flat_state]), stock
 
-    def resting(self, chosen: Ints) -> Bools:
-        """Nodes from which the policy goes on for ever without reward."""
-        rests = self._quiet[chosen]
+    def resting(self, used: Bools) -> Bools:
+        """Nodes from which a policy that uses these pairs (n_pairs,) goes on for ever without reward."""
+        rests = np.ones(self.graph.n_nodes, dtype=np.bool_)
+        rests[self.pair_node[used & ~self._quiet]] = False
         while True:
-            follows = np.ones(len(self.pair), dtype=np.bool_)
-            follows[self._edge_pair[~rests[self.graph.edge_to]]] = False
-            new = rests & follows[chosen]
+            new = rests.copy()
+            new[self.pair_node[self._edge_pair[used[self._edge_pair] & ~rests[self.graph.edge_to]]]] = False
             if (new == rests).all():
                 return rests
             rests = new
 
+    def only(self, chosen: Ints) -> Bools:
+        """(n_pairs,) the pairs of a policy that takes pair ``chosen[v]`` at node ``v``."""
+        used = np.zeros(len(self.pair), dtype=np.bool_)
+        used[chosen] = True
+        return used
+
     def value(self, chosen: Ints) -> Floats:
         """Exact values of the policy that takes pair ``chosen[v]`` at node ``v``; -inf where it never ends or rests."""
+        return _graph.evaluate(self.graph, chosen, self._stops(self.only(chosen)), self.discounted)
+
+    def mixed_value(self, weight: Floats) -> Floats:
+        """The same when the pairs of each node are drawn with the probabilities ``weight`` (n_pairs,)."""
+        return _graph.evaluate_mixed(self.graph, weight, self._stops(weight > 0), self.discounted)
+
+    def _stops(self, used: Bools) -> Floats:
+        """What the return is over with, where a policy that uses these pairs rests; else -inf."""
         stop = np.full(self.graph.n_nodes, -np.inf)
         if self._quiet.any():
-            rests = self.resting(chosen)
+            rests = self.resting(used)
             stop[rests] = self._over[rests]
-        return _graph.evaluate(self.graph, chosen, stop, self.discounted)
+        return stop
 
     def worth(self, value: Floats) -> Floats:
         """Worth of each pair when these values follow."""
@@ -219,10 +229,10 @@ class Unfolded:
             return np.empty(0), np.empty(0, dtype=np.int64)
         top = np.maximum.reduceat(worth, self.graph.pair_ptr[:-1])
         with np.errstate(invalid="ignore"):
-            near = worth >= (top - _graph.TIE * np.maximum(1.0, np.abs(top)))[self._pair_node]
+            near = worth >= (top - _graph.TIE * np.maximum(1.0, np.abs(top)))[self.pair_node]
         ties = np.flatnonzero(near)[::-1]
         lowest = self.graph.pair_ptr[:-1].copy()
-        lowest[self._pair_node[ties]] = ties
+        lowest[self.pair_node[ties]] = ties
         rests = self.graph.stop > top
         return np.maximum(top, self.graph.stop), np.where(rests, self.rest_pair, lowest)
 
@@ -235,14 +245,16 @@ class Unfolded:
 
     def table(self, chosen: Ints, value: Floats) -> ReachableTable:
         """The policy and its values, to be asked at any state and stock."""
-        problem, mdp = self.problem, self.problem.mdp
-        action = mdp.pair_action[self.pair[chosen]]
+        return self.answers(self.problem.mdp.pair_action[self.pair[chosen]], value, self.resting(self.only(chosen)))
+
+    def answers(self, action: NDArray[np.int32], value: Floats, rests: Bools) -> ReachableTable:
+        """An action (or any other integer), a value, and whether the policy rests, of every node."""
+        problem = self.problem
         if isinstance(problem.saturation, Saturation):
             problem = replace(problem, saturation=self._flat_saturation(problem.saturation, action, value))
         table = ReachableTable(problem, [layer.codes for layer in self.layers], self.horizon)
         table.endless = self.closed
         band = [slice(layer.first, layer.first + len(layer.codes)) for layer in self.layers]
-        rests = self.resting(chosen)
         table.values = [value[here] for here in band]
         table.upper = [value[here] + self.cut_off for here in band]
         table.actions = [action[here] for here in band]
@@ -269,7 +281,7 @@ def _slopes(problem: Problem) -> tuple[float, float]:
     return saturation.slopes if isinstance(saturation, Saturation) and saturation.slopes is not None else (0.0, 0.0)
 
 
-def _flats(problem: Problem, left: int) -> tuple[Ints, Ints]:
+def flats(problem: Problem, left: int) -> tuple[Ints, Ints]:
     """States and sides whose stock matters no more while the return still does."""
     saturation, live = problem.saturation, ~problem.mdp.terminal
     if not isinstance(saturation, Saturation):
@@ -282,6 +294,18 @@ def _flats(problem: Problem, left: int) -> tuple[Ints, Ints]:
         high = live & (saturation.least[left] > -np.inf) & (above != 0)
     side, state = np.nonzero(np.stack([low, high]))
     return state, side
+
+
+def far_stock(problem: Problem, state: Ints, side: Ints, left: int) -> Floats:
+    """The nearest stocks that matter no more, one for each of these states and sides; 0 where none matters."""
+    saturation = problem.saturation
+    assert isinstance(saturation, Saturation)
+    if saturation.linear:
+        return np.zeros(len(state))
+    edge = np.stack([-saturation.greatest[left], -saturation.least[left]])[side, state]
+    edge = np.where(np.isfinite(edge), edge, 0.0)
+    # A closed set of stocks has a nearest one; an open one does not, and any of its stocks will do.
+    return np.where(saturation.side(state, edge, left) != 0, edge, edge - np.maximum(1.0, np.abs(edge)))
 
 
 def _without_mean(saturation: Saturation | OrthantSaturation) -> Saturation | OrthantSaturation:

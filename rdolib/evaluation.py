@@ -227,11 +227,17 @@ def evaluate(
     if lottery:
         parts = [(float(weight), evaluate(mdp, one, horizon, representation, tol)) for weight, one in lottery]
         return _Mixed(parts)  # type: ignore[return-value]
-    if hasattr(getattr(policy, "policy", None), "actions"):  # a Plan or a Solution
-        policy = policy.policy
-    _check_origin(mdp, policy, horizon)
+    policy = unwrapped(mdp, policy, horizon)
     rows = None if representation is None or isinstance(representation, Exact) else rows_of(representation, mdp)
     return Evaluation(mdp, policy, horizon, representation, tol, behavior_of(mdp, policy), rows)
+
+
+def unwrapped(mdp: MDP, policy: Any, horizon: int | None) -> Any:
+    """The policy of a Plan or a Solution, else what was given; errors for one that was made for something else."""
+    if hasattr(getattr(policy, "policy", None), "actions"):
+        policy = policy.policy
+    _check_origin(mdp, policy, horizon)
+    return policy
 
 
 def _check_origin(mdp: MDP, policy: Any, horizon: int | None) -> None:

@@ -1,9 +1,10 @@
-"""Pictures of results: return distributions, frontiers and plans on a map.
+"""Pictures of results: return distributions, frontiers, plans on a map or over the stock.
 
-Every function draws on a matplotlib Axes, its own unless one is given, and returns it. Nothing is computed
-here; every number drawn belongs to the result. The pictures are made to be read on a phone: small figures,
-few words, large type. No meaning rests on color alone: laws and paths also differ in line style and marker,
-and the colors are those of Okabe and Ito (2008), which color-blind readers tell apart.
+Every function draws on a matplotlib Axes, its own unless one is given, and returns it. Nothing is solved
+here; every number drawn belongs to the result or is an average of the MDP's own rewards. The pictures are made
+to be read on a phone: small figures, few words, large type. No meaning rests on color alone: laws and paths also
+differ in line style and marker, arrows in direction, and the colors are those of Okabe and Ito (2008), which
+color-blind readers tell apart.
 
 `import rdolib` does not import this module, because matplotlib is slow to load; write
 ``from rdolib import plotting``.
@@ -25,7 +26,7 @@ from rdolib.distributions import Distribution
 from rdolib.errors import InvalidArgumentError
 from rdolib.mdp import MDP, Grid
 
-__all__ = ["action_names", "frontier", "grid_plan", "policy_by_stock", "returns"]
+__all__ = ["action_names", "frontier", "grid_plan", "policy_by_stock", "returns", "stock_plane"]
 
 FloatArray = NDArray[np.float64]
 
@@ -306,6 +307,90 @@ def policy_by_stock(
     return ax
 
 
+def stock_plane(
+    mdp: MDP,
+    policy: Policy,
+    state: int,
+    first: ArrayLike,
+    second: ArrayLike,
+    t: int = 0,
+    names: Sequence[str] | None = None,
+    paths: Mapping[str, ArrayLike] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what a policy does to a stock of two components, as a field of arrows over the stock plane.
+
+    At each stock an arrow shows the change of stock to be expected in one step, ``(c + E R)/gamma - c``, under
+    the action taken there. Arrows are centered on their stock and drawn to one scale: the longest fills the gap
+    to the next stock. A star marks zero, the set point.
+
+    Parameters
+    ----------
+    mdp : MDP
+        With ``reward_dim=2``.
+    policy : Policy
+        For its stocks.
+    state : int
+        The state, not a terminal one.
+    first, second : (n,) and (k,) array_like
+        The stocks to ask for, component by component, in reward units; at least two of each.
+    t : int
+        The time; it matters only for policies that change with time.
+    names : sequence of str, optional
+        A name for each action number, for the legend.
+    paths : mapping from label to (steps, 2) array_like, optional
+        At most six paths of the stock, for example ``runs.paths.stocks[0]`` of a roll-out, each with a marker at
+        its end. With paths the arrows are pale.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        First component along x, second along y.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If rewards do not have two components, the state is not one or is terminal, there are fewer than two
+        stocks along an axis, or paths are too many or of another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rdolib as rdo
+    >>> from rdolib import plotting
+    >>> mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1, 0), False)], 1: [(1.0, 0, (0, 1), False)]}})
+    >>> stocks = [(x, y) for x in range(-3, 1) for y in range(-3, 1)]
+    >>> policy = rdo.value_iteration(mdp, rdo.Homeostasis(), stock=stocks, horizon=3).policy
+    >>> ax = plotting.stock_plane(mdp, policy, 0, range(-3, 1), range(-3, 1), names=["drink", "eat"])
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['drink', 'eat']
+    """
+    x, y = (np.unique(np.asarray(one, dtype=np.float64)) for one in (first, second))
+    named = {label: np.asarray(path, dtype=np.float64) for label, path in (paths or {}).items()}
+    _check_plane(mdp, state, x, y, named)
+    stocks = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    states = np.full(len(stocks), state)
+    actions = np.asarray(policy.actions(states, stocks, t))
+    change = (stocks + _mean_reward(mdp, states, actions)) / mdp.gamma - stocks
+    gap = float(min(np.diff(x).min(), np.diff(y).min()))
+    ax = ax or _new_axes(4.2, 4.2)
+    _draw_field(ax, stocks, change, actions, names, gap, pale=bool(named))
+    for i, (label, path) in enumerate(named.items()):
+        ax.plot(
+            *path.T, color=COLORS[-1 - i], linestyle=LINES[i], lw=2.0, marker=MARKERS[i], markevery=[-1], label=label
+        )
+    ax.plot(0, 0, "*", ms=13, color="white", markeredgecolor="black", zorder=4)
+    ax.set_aspect("equal")
+    ax.set_xlim(x[0] - 0.7 * gap, x[-1] + 0.7 * gap)
+    ax.set_ylim(y[0] - 0.7 * gap, y[-1] + 0.7 * gap)
+    ax.set_xlabel("first stock")
+    ax.set_ylabel("second stock")
+    _legend_above(ax)
+    return ax
+
+
 def action_names(mdp: MDP) -> tuple[str, ...]:
     """Name the actions of a gridworld by where they aim: "up", "right", "down" or "left".
 
@@ -474,6 +559,61 @@ def _cell_points(ax: Axes, rows: int, columns: int) -> float:
     """Width of a cell in points, so that signs fit in it."""
     box = ax.get_window_extent()
     return min(box.width / columns, box.height / rows) * 72 / ax.figure.dpi
+
+
+# ------------------------------------------------------------------ the plane of two stocks
+
+
+def _draw_field(
+    ax: Axes,
+    stocks: FloatArray,
+    change: FloatArray,
+    actions: NDArray[np.integer[Any]],
+    names: Sequence[str] | None,
+    gap: float,
+    pale: bool,
+) -> None:
+    """Draw an arrow at each stock (n, 2), one set of arrows for each action; the longest is as long as the gap."""
+    longest = float(np.hypot(*change.T).max()) or 1.0
+    for action in np.unique(actions).tolist():
+        here = actions == action
+        ax.quiver(
+            *stocks[here].T,
+            *change[here].T,
+            color=COLORS[action % len(COLORS)],
+            alpha=0.3 if pale else 1.0,
+            angles="xy",
+            scale_units="xy",
+            scale=longest / (0.9 * gap),
+            pivot="mid",
+            width=0.007,
+            label=f"_action {action}" if names is None else names[action],
+        )
+
+
+def _mean_reward(mdp: MDP, states: NDArray[np.int64], actions: NDArray[np.integer[Any]]) -> FloatArray:
+    """Expected reward (n, m) of each state and action."""
+    weighted = mdp.prob[:, None] * mdp.reward
+    return np.asarray(np.add.reduceat(weighted, mdp.outcome_ptr[:-1]))[mdp.pair_index(states, actions)]
+
+
+def _check_plane(mdp: MDP, state: int, x: FloatArray, y: FloatArray, named: Mapping[str, FloatArray]) -> None:
+    if mdp.reward_dim != 2:
+        raise InvalidArgumentError(
+            f"stock_plane draws stocks of two components, and the MDP has reward_dim = {mdp.reward_dim}; "
+            "for one component use policy_by_stock"
+        )
+    if not len(mdp.actions(state)):
+        raise InvalidArgumentError(f"state {state} is terminal, so no action is taken there; draw another state")
+    if min(len(x), len(y)) < 2:
+        raise InvalidArgumentError(
+            f"stock_plane needs at least two different stocks along each axis, got {len(x)} and {len(y)}"
+        )
+    if len(named) > len(COLORS):
+        raise InvalidArgumentError(f"stock_plane draws at most {len(COLORS)} paths, got {len(named)}; draw fewer")
+    for label, path in named.items():
+        if path.ndim != 2 or path.shape[1] != 2 or not len(path):
+            raise InvalidArgumentError(f"path {label!r} must have shape (steps, 2), got {path.shape}")
 
 
 # ------------------------------------------------------------------ common

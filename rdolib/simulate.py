@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rdolib._progress import bar
 from rdolib.errors import InvalidArgumentError, MemoryLimitError
 from rdolib.mdp import MDP
 from rdolib.stock import Units, greatest_common_mesh, inverse_discount
@@ -329,15 +330,17 @@ class _Simulation:
         # With a horizon every step is played, also those that discounting makes invisible.
         negligible = -1.0 if horizon else NEGLIGIBLE * max(1.0, largest)
         t, rest = 0, _rest(mdp.gamma, 0, largest)
-        while live.size and t != horizon and t < max_steps and rest > negligible:
-            outcome = self._step(live, t)
-            totals[live] += mdp.gamma**t * self.rewards[outcome]
-            lengths[live] += 1
-            live = live[~mdp.terminated[outcome]]
-            if horizon is None and mdp.gamma == 1:
-                live = self._without_resting(live)
-            t += 1
-            rest = _rest(mdp.gamma, t, largest)
+        with bar("rolling out", horizon) as progress:
+            while live.size and t != horizon and t < max_steps and rest > negligible:
+                outcome = self._step(live, t)
+                totals[live] += mdp.gamma**t * self.rewards[outcome]
+                lengths[live] += 1
+                live = live[~mdp.terminated[outcome]]
+                if horizon is None and mdp.gamma == 1:
+                    live = self._without_resting(live)
+                t += 1
+                rest = _rest(mdp.gamma, t, largest)
+                progress.update()
         terminated = np.ones(len(self.states), dtype=np.bool_)
         terminated[live] = False
         cut = live.size > 0 and t != horizon

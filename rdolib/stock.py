@@ -403,6 +403,8 @@ class Saturation:
         """Without a horizon."""
         below, above = slopes if slopes is not None else (0.0, 0.0)
         least, greatest = -return_range(mdp, -1.0), return_range(mdp, 1.0)
+        if (mdp.reward[~mdp.terminated] <= 0).all():  # where no return converges, it falls without end
+            least[greatest == -np.inf] = -np.inf
         linear = slopes is not None and below == above
         everywhere = np.ones(mdp.n_states, dtype=np.bool_)
         low_mean, low_action = _tail(mdp, below, everywhere if linear else greatest < np.inf)

@@ -5,6 +5,7 @@ Expected numbers are derived in comments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -543,3 +544,12 @@ def test_zoom_follows_cells_for_many_steps() -> None:
     plan = rdo.optimize(rdo.MDP.from_gymnasium("FrozenLake-v1", gamma=0.99), rdo.CVaR(0.2))
     assert plan.returns.cvar(0.2) == pytest.approx(plan.value, rel=1e-9)
     assert plan.residual <= 1e-9 * plan.value
+
+
+def test_a_state_that_pays_for_ever_has_a_return_of_minus_infinity() -> None:
+    mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, -2.0, False)]}})
+    values = {K: rdo.value_iteration(mdp, K).objective_value(0, 0.0) for K in (rdo.Mean(), rdo.Shortfall())}
+    assert set(values.values()) == {-math.inf}
+    assert rdo.value_iteration(mdp, rdo.Threshold()).objective_value(0, 0.0) == 0.0
+    with pytest.raises(rdo.NotOptimizableError, match="no policy has a return"):
+        rdo.optimize(mdp, rdo.Shortfall())

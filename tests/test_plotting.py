@@ -289,6 +289,72 @@ def test_action_names():
     assert plotting.action_names(MDP.garnet(3, 2, 2, seed=0)) == ("0", "1")
 
 
+# The plane of two stocks.
+
+# State 0: action 0 drinks, 1 eats or finds nothing. State 1 is terminal.
+THIRST = {0: {0: [(1.0, 0, (2, -1), False)], 1: [(0.75, 0, (0, 2), False), (0.25, 1, (-4, 0), True)]}}
+
+
+def quivers(ax):
+    return {one.get_label(): one for one in ax.collections if hasattr(one, "U")}
+
+
+class Thirsty:
+    """Drinks where the first stock is below zero."""
+
+    def actions(self, states, stocks, t=0):
+        assert (states == 0).all()
+        assert t == 5
+        return np.where(stocks[:, 0] < 0, 0, 1)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+def test_arrows_are_the_expected_changes_of_stock(gamma):
+    mdp = MDP.from_outcomes(THIRST, gamma=gamma)
+    ax = plotting.stock_plane(mdp, Thirsty(), 0, [-2, 0, 2], [-1, 1], t=5, names=["drink", "eat"])
+    found = quivers(ax)
+    assert list(found) == legend(ax) == ["drink", "eat"]
+    for name, mean in (("drink", [2.0, -1.0]), ("eat", [-1.0, 1.5])):
+        stocks = np.asarray(found[name].get_offsets())
+        assert set(stocks[:, 0]) == ({-2.0} if name == "drink" else {0.0, 2.0})
+        assert set(stocks[:, 1]) == {-1.0, 1.0}
+        expected = (stocks + mean) / gamma - stocks
+        np.testing.assert_allclose(np.stack([found[name].U, found[name].V], axis=1), expected, atol=1e-12)
+    lengths = [np.hypot(one.U, one.V) / one.scale for one in found.values()]
+    assert np.concatenate(lengths).max() == pytest.approx(0.9 * 2)  # the gap between stocks is two
+    assert found["drink"].get_facecolor().tolist() != found["eat"].get_facecolor().tolist()
+
+
+def test_paths_over_the_plane():
+    path = [(-2, -1), (0, -2), (-1, 0)]
+    ax = plotting.stock_plane(MDP.from_outcomes(THIRST), Thirsty(), 0, [-2, 2], [-1, 1], t=5, paths={"one day": path})
+    np.testing.assert_array_equal(line(ax, "one day"), np.transpose(path))
+    assert legend(ax) == ["one day"]  # actions without a name stay out of it
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("first stock", "second stock")
+
+
+def test_a_plane_where_nothing_changes():
+    mdp = MDP.from_outcomes({0: {0: [(1.0, 1, (0, 0), False)]}, 1: {0: [(1.0, 1, (1, 1), True)]}})
+    ax = plotting.stock_plane(mdp, Constant([0, 0]), 0, [0, 1], [0, 1])
+    assert not np.any(quivers(ax)["_action 0"].U)
+
+
+def test_stock_plane_refuses():
+    mdp, policy = MDP.from_outcomes(THIRST), Constant([0, 0])
+    with pytest.raises(InvalidArgumentError, match=r"reward_dim = 1; .*policy_by_stock"):
+        plotting.stock_plane(MAP, policy, 0, [0, 1], [0, 1])
+    with pytest.raises(InvalidArgumentError, match="state 1 is terminal"):
+        plotting.stock_plane(mdp, policy, 1, [0, 1], [0, 1])
+    with pytest.raises(InvalidArgumentError, match="state 7 is not a state"):
+        plotting.stock_plane(mdp, policy, 7, [0, 1], [0, 1])
+    with pytest.raises(InvalidArgumentError, match="at least two different stocks along each axis, got 1 and 2"):
+        plotting.stock_plane(mdp, policy, 0, [1, 1], [0, 1])
+    with pytest.raises(InvalidArgumentError, match=r"path 'a' must have shape \(steps, 2\), got \(3,\)"):
+        plotting.stock_plane(mdp, policy, 0, [0, 1], [0, 1], paths={"a": [0, 1, 2]})
+    with pytest.raises(InvalidArgumentError, match="at most 6 paths, got 7"):
+        plotting.stock_plane(mdp, policy, 0, [0, 1], [0, 1], paths={str(i): [(0, 0)] for i in range(7)})
+
+
 # Drawing itself.
 
 
@@ -299,6 +365,9 @@ def test_every_picture_is_drawn_without_warnings(tmp_path):
         "front": plotting.frontier(front),
         "map": plotting.grid_plan(MAP, Constant(np.ones(7, dtype=int)), paths={"a": [0, 3]}),
         "stock": plotting.policy_by_stock(Constant([0]), 0, np.arange(5)),
+        "plane": plotting.stock_plane(
+            MDP.from_outcomes(THIRST), Constant([0, 0]), 0, [0, 1], [0, 1], paths={"a": [(0, 0), (1, 0)]}
+        ),
     }
     for name, ax in pictures.items():
         ax.figure.savefig(tmp_path / f"{name}.png")
