@@ -234,7 +234,7 @@ def evaluate(
 
 def unwrapped(mdp: MDP, policy: Any, horizon: int | None) -> Any:
     """The policy of a Plan or a Solution, else what was given; errors for one that was made for something else."""
-    if hasattr(getattr(policy, "policy", None), "actions"):
+    if not hasattr(policy, "actions") and hasattr(getattr(policy, "policy", None), "actions"):
         policy = policy.policy
     _check_origin(mdp, policy, horizon)
     return policy

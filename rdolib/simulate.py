@@ -226,7 +226,7 @@ def _members(policy: Any) -> list[_Member]:
 
 
 def _member(weight: float, policy: Any) -> _Member:
-    if hasattr(policy, "policy"):  # a plan
+    if hasattr(policy, "policy") and not hasattr(policy, "actions"):  # a plan
         horizon = getattr(policy, "horizon", None)
         return _Member(weight, policy.policy, policy.stock, getattr(policy, "state", None), horizon)
     if not callable(getattr(policy, "actions", None)):

@@ -389,3 +389,17 @@ def test_lottery_over_plans() -> None:
         {0: {0: [(1.0, 1, 1.0, True)], 1: [(1.0, 1, 2.0, True)]}, 1: {0: [(1.0, 1, 0.0, True)]}}
     )
     assert evaluate(mdp, Lottery())(0).allclose(rdo.Distribution([1.0, 2.0], [0.25, 0.75]))
+
+
+def test_an_object_with_actions_of_its_own_is_not_unwrapped() -> None:
+    """A wrapper that keeps a plan's policy in an attribute is asked itself."""
+    mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, True)], 1: [(1.0, 0, 2.0, True)]}})
+
+    class Contrary:
+        policy = rdo.optimize(mdp, rdo.Mean()).policy
+
+        def actions(self, states: Any, stocks: Any, t: int) -> Any:
+            return 1 - self.policy.actions(states, stocks, t)
+
+    assert evaluate(mdp, Contrary(), horizon=1)(0).mean() == 1.0
+    assert rdo.rollout(mdp, Contrary(), episodes=3, seed=0, stock=0.0, horizon=1).returns.tolist() == [1.0] * 3
