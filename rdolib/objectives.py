@@ -496,6 +496,8 @@ class Lexicographic(Objective):
         for one in objectives:
             if not isinstance(one, Objective):
                 raise InvalidArgumentError(f"Lexicographic takes objectives such as rdo.Mean(); got {one!r}")
+            if isinstance(one, Lexicographic):
+                raise InvalidArgumentError(f"write one order, not one within another: list the objectives of {one!r}")
         if len(objectives) < 2:
             raise InvalidArgumentError(f"Lexicographic takes at least two objectives; got {len(objectives)}")
         self.objectives = objectives
