@@ -8,6 +8,7 @@ separately).
 """
 
 from rdolib import bounds, examples
+from rdolib.constraints import Conflict, ConstraintPrice, Feasibility, constrained, constraint_price, feasibility
 from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid, cramer, mixture, wasserstein
 from rdolib.dp import Policy, Solution, value_iteration
 from rdolib.errors import (
@@ -18,6 +19,7 @@ from rdolib.errors import (
     RdoError,
 )
 from rdolib.evaluation import Evaluation, evaluate
+from rdolib.generalized import Improvement, generalized_policy_improvement
 from rdolib.improvement import policy_iteration
 from rdolib.mdp import MDP
 from rdolib.objectives import (
@@ -48,6 +50,7 @@ from rdolib.risk import (
     Sharpe,
     Variance,
 )
+from rdolib.shaping import ShapedMDP, shaped_rewards
 from rdolib.simulate import rollout
 
 __version__ = "0.1.0"
@@ -56,6 +59,8 @@ __all__ = [
     "MDP",
     "CVaR",
     "CategoricalGrid",
+    "Conflict",
+    "ConstraintPrice",
     "Distribution",
     "EssInf",
     "EssSup",
@@ -64,8 +69,10 @@ __all__ = [
     "ExpectedUtility",
     "Expectile",
     "Exponential",
+    "Feasibility",
     "Frontier",
     "Homeostasis",
+    "Improvement",
     "InvalidArgumentError",
     "InvalidMDPError",
     "Lexicographic",
@@ -83,6 +90,7 @@ __all__ = [
     "Quantile",
     "QuantileGrid",
     "RdoError",
+    "ShapedMDP",
     "Sharpe",
     "Shortfall",
     "Solution",
@@ -92,14 +100,19 @@ __all__ = [
     "TwoSlope",
     "Variance",
     "bounds",
+    "constrained",
+    "constraint_price",
     "cramer",
     "evaluate",
     "examples",
+    "feasibility",
     "frontier",
+    "generalized_policy_improvement",
     "mixture",
     "optimize",
     "policy_iteration",
     "rollout",
+    "shaped_rewards",
     "value_iteration",
     "wasserstein",
 ]

@@ -192,12 +192,11 @@ def feasibility(
     Examples
     --------
     >>> import rdolib as rdo
-    >>> from rdolib.constraints import feasibility
     >>> table = {0: {0: [(1.0, 0, 1.0, True)], 1: [(0.5, 0, 3.0, True), (0.5, 0, 0.0, True)]}}
     >>> mdp = rdo.MDP.from_outcomes(table)
-    >>> feasibility(mdp, limits=1.0).feasible
+    >>> rdo.feasibility(mdp, limits=1.0).feasible
     True
-    >>> check = feasibility(mdp, limits=2.0)
+    >>> check = rdo.feasibility(mdp, limits=2.0)
     >>> check.feasible, check.bounds
     (False, (1.0, 1.0))
     >>> print(check.conflict)
@@ -252,10 +251,9 @@ def constrained(
     Examples
     --------
     >>> import rdolib as rdo
-    >>> from rdolib.constraints import constrained
     >>> table = {0: {0: [(1.0, 0, 1.0, True)], 1: [(0.5, 0, 3.0, True), (0.5, 0, 0.0, True)]}}
     >>> mdp = rdo.MDP.from_outcomes(table)
-    >>> constrained(mdp, limits=0.0).value, constrained(mdp, limits=1.0).value
+    >>> rdo.constrained(mdp, limits=0.0).value, rdo.constrained(mdp, limits=1.0).value
     (1.5, 1.0)
     """
     problem = Limited.of(mdp, limits, horizon, state, memory)
@@ -301,9 +299,8 @@ def constraint_price(
     Examples
     --------
     >>> import rdolib as rdo
-    >>> from rdolib.constraints import constraint_price
     >>> table = {0: {0: [(1.0, 0, 1.0, True)], 1: [(0.5, 0, 3.0, True), (0.5, 0, 0.0, True)]}}
-    >>> curve = constraint_price(rdo.MDP.from_outcomes(table), limits=[0.0, 1.0, 2.0])
+    >>> curve = rdo.constraint_price(rdo.MDP.from_outcomes(table), limits=[0.0, 1.0, 2.0])
     >>> curve.values.tolist(), curve.prices.tolist()
     ([1.5, 1.0, nan], [0.0, 0.5, nan])
     """

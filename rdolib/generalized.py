@@ -136,9 +136,8 @@ def generalized_policy_improvement(
     Examples
     --------
     >>> import rdolib as rdo
-    >>> from rdolib.generalized import generalized_policy_improvement
     >>> mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, True)], 1: [(0.5, 0, 3.0, True), (0.5, 0, 0.0, True)]}})
-    >>> better = generalized_policy_improvement(mdp, [[0], [1]], rdo.Threshold(), stock=[-1.0, -2.0])
+    >>> better = rdo.generalized_policy_improvement(mdp, [[0], [1]], rdo.Threshold(), stock=[-1.0, -2.0])
     >>> [(better.choice(0, c), better.objective_value(0, c)) for c in (-1.0, -2.0)]
     [(0, 1.0), (1, 0.5)]
     """

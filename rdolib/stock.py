@@ -49,16 +49,20 @@ def as_fraction(x: float) -> Fraction | None:
     return fraction if abs(float(fraction) - x) <= SAME else None
 
 
-def greatest_common_mesh(values: Floats) -> Fraction | None:
-    """Largest ``mesh`` of which every value is an integer multiple; None when a value is no fraction."""
-    mesh = Fraction(0)
+def greatest_common_mesh(values: Floats, mesh: Fraction = Fraction(0)) -> Fraction | None:
+    """Largest mesh of which every value, and ``mesh``, is an integer multiple.
+
+    None when a value is no fraction, or when the multiples are integers too large for a float to count.
+    """
     for x in np.unique(values):
         fraction = as_fraction(float(x))
         if fraction is None:
             return None
         mesh = Fraction(math.gcd(mesh.numerator * fraction.denominator, fraction.numerator * mesh.denominator),
                         mesh.denominator * fraction.denominator)  # fmt: skip
-    return mesh if mesh > 0 else Fraction(1)
+    if mesh == 0:
+        return Fraction(1)
+    return mesh if float(np.abs(values).max(initial=0.0)) < _LARGEST_INTEGER * mesh else None
 
 
 def inverse_discount(gamma: float) -> int | None:
@@ -129,7 +133,7 @@ def _meshes(rewards: Fraction, k: int, stocks: Floats) -> Iterator[float]:
         digits += 1
         if k == 1:
             break
-    fractions = greatest_common_mesh(np.append(stocks, float(rewards)))
+    fractions = greatest_common_mesh(stocks, rewards)
     if fractions is not None:
         yield float(fractions)
 

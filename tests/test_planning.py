@@ -553,3 +553,32 @@ def test_a_state_that_pays_for_ever_has_a_return_of_minus_infinity() -> None:
     assert rdo.value_iteration(mdp, rdo.Threshold()).objective_value(0, 0.0) == 0.0
     with pytest.raises(rdo.NotOptimizableError, match="no policy has a return"):
         rdo.optimize(mdp, rdo.Shortfall())
+
+
+@pytest.mark.parametrize("denominator", [1, 7, 97, 123_457, 999_983])
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3, 1e8])
+@pytest.mark.parametrize("gamma", [1.0, 0.5, 1 / 3, 0.9])
+def test_one_step_at_any_scale(denominator: int, scale: float, gamma: float) -> None:
+    """Rewards that are fractions, or none: what has to be counted together must have a mesh in common."""
+    rng = np.random.default_rng([denominator, int(1e6 * scale), round(100 * gamma)])
+    for _ in range(4):
+        odd = rng.choice([0.0, scale], size=5) * rng.random(5)
+        *rewards, stock = (rng.integers(-50, 50, size=5) * scale / denominator + odd).tolist()
+        a, b = (
+            [(0.5, 0, rewards[0], True), (0.5, 0, rewards[1], True)],
+            [(0.25, 0, rewards[2], True), (0.75, 0, rewards[3], True)],
+        )
+        mdp = rdo.MDP.from_outcomes({0: {0: a, 1: b}}, gamma=gamma)
+        for K in (rdo.Surplus(), rdo.TargetReturn()):
+            best = max(
+                sum(p * float(K.utility(np.array([stock + r]))[0]) for p, _, r, _ in action) for action in (a, b)
+            )
+            value = rdo.value_iteration(mdp, K, stock=stock, horizon=1).objective_value(0, stock)
+            assert value == pytest.approx(best, abs=1e-9 * max(map(abs, [stock, *rewards])) + 1e-15)
+
+
+def test_rewards_that_no_mesh_counts_together_are_not_called_exact() -> None:
+    gamble = [(0.5, 0, 3 + 1 / 999983, True), (0.5, 0, -3 - 1 / 999979, True)]
+    mdp = rdo.MDP.from_outcomes({0: {0: gamble, 1: [(1.0, 0, 1 / 999961, True)]}}, gamma=0.5)
+    value = rdo.value_iteration(mdp, rdo.Surplus(), stock=-2.0, horizon=1).objective_value(0, -2.0)
+    assert value == pytest.approx((1 + 1 / 999983) / 2, abs=1e-12)
