@@ -7,7 +7,7 @@ the a-priori error bounds, `examples` the counterexamples of the theory. Plots a
 separately).
 """
 
-from rdolib import bounds, examples
+from rdolib import bounds, examples, savings
 from rdolib.constraints import Conflict, ConstraintPrice, Feasibility, constrained, constraint_price, feasibility
 from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid, cramer, mixture, wasserstein
 from rdolib.dp import Policy, Solution, value_iteration
@@ -112,6 +112,7 @@ __all__ = [
     "optimize",
     "policy_iteration",
     "rollout",
+    "savings",
     "shaped_rewards",
     "value_iteration",
     "wasserstein",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rdolib._graph import ranges
 from rdolib._lattice import WindowTable
 from rdolib._lexicographic import LexicographicTable
+from rdolib._potential import PotentialTable
 from rdolib._reachable import ReachableTable
 from rdolib._tables import Table
 from rdolib.errors import InvalidArgumentError
@@ -88,7 +89,8 @@ def _innermost(table: Any) -> Any:
 def _counts_steps(table: Any) -> bool:
     """Whether a table for an endless horizon looks at the step: layers do, sets of nodes that are never left do not."""
     last = _innermost(table)
-    return isinstance(last, WindowTable | LexicographicTable) or (isinstance(last, ReachableTable) and not last.endless)
+    by_step = isinstance(last, WindowTable | PotentialTable | LexicographicTable)
+    return by_step or (isinstance(last, ReachableTable) and not last.endless)
 
 
 class Stationary:

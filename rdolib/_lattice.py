@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdolib import _graph, _kernels
+from rdolib._progress import bar
 from rdolib._reachable import QUERY, Problem, unknown_stock
 from rdolib.errors import MemoryLimitError, NotOptimizableError
 from rdolib.stock import Saturation, return_range_by_step
@@ -107,31 +108,33 @@ class Window:
         if not isinstance(problem.saturation, Saturation):
             # A curved utility may be huge far out, which must not set the tolerance of the stocks that matter.
             tie = _graph.TIE + _ROUNDING * size
-        for t in reversed(range(steps)):
-            shift = shifts[t % len(shifts)]
-            layer = None if self.policy is None else self.policy[t]
+        with bar("sweeping", steps) as progress:
+            for t in reversed(range(steps)):
+                shift = shifts[t % len(shifts)]
+                layer = None if self.policy is None else self.policy[t]
 
-            def box(
-                part: tuple[int, int, int, int],
-                value: Floats = value,
-                out: Floats = out,
-                shift: NDArray[np.int32] = shift,
-                layer: NDArray[Any] | None = layer,
-            ) -> None:
-                common = (mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ, shift, value, pad, out, part)
-                if layer is None:
-                    _kernels.sweep(*common)
-                else:
-                    _kernels.sweep(*common, layer, tie)
+                def box(
+                    part: tuple[int, int, int, int],
+                    value: Floats = value,
+                    out: Floats = out,
+                    shift: NDArray[np.int32] = shift,
+                    layer: NDArray[Any] | None = layer,
+                ) -> None:
+                    common = (mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ, shift, value, pad, out, part)
+                    if layer is None:
+                        _kernels.sweep(*common)
+                    else:
+                        _kernels.sweep(*common, layer, tie)
 
-            first, last = self._cells(t)
+                first, last = self._cells(t)
 
-            def shifted(part: _kernels.Box, box: Callable[[_kernels.Box], None] = box, first: int = first) -> None:
-                box((part[0], part[1], part[2] + first, part[3] + first))
+                def shifted(part: _kernels.Box, box: Callable[[_kernels.Box], None] = box, first: int = first) -> None:
+                    box((part[0], part[1], part[2] + first, part[3] + first))
 
-            _kernels.run_in_boxes(shifted, work, last - first)
-            out[:-1, outside] = self._outside(x[outside], t, 0 if horizon is None else horizon - t)
-            value, out = out, value
+                _kernels.run_in_boxes(shifted, work, last - first)
+                out[:-1, outside] = self._outside(x[outside], t, 0 if horizon is None else horizon - t)
+                value, out = out, value
+                progress.update()
         self.values = value[: mdp.n_states, pad : pad + self.count].copy()
 
     def _cells(self, t: int) -> tuple[int, int]:

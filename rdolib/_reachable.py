@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rdolib import _graph
 from rdolib._graph import Graph, ranges
 from rdolib._interned import InternedUnits
+from rdolib._progress import bar
 from rdolib.errors import InvalidArgumentError
 from rdolib.mdp import MDP
 from rdolib.objectives import ExpectedUtility
@@ -261,11 +262,13 @@ class ReachableTable:
             values: list[Floats] = []
             choices: list[Ints] = []
             following: Floats | None = None
-            for t in reversed(range(len(nodes))):
-                graph = table._graph_of(t, following, rest, bound)
-                following, choice = _graph.solve(graph, discounted=False)
-                values.append(following)
-                choices.append(choice)
+            with bar("sweeping", len(nodes)) as progress:
+                for t in reversed(range(len(nodes))):
+                    graph = table._graph_of(t, following, rest, bound)
+                    following, choice = _graph.solve(graph, discounted=False)
+                    values.append(following)
+                    choices.append(choice)
+                    progress.update()
             sides.append(values[::-1])
             if bound == 0:
                 kept = choices[::-1]

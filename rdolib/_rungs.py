@@ -12,6 +12,8 @@ along.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from fractions import Fraction
 from numbers import Real
 
 import numpy as np
@@ -23,6 +25,7 @@ from rdolib._interned import InternedUnits
 from rdolib._lattice import WindowTable, rounded_window, window_bytes
 from rdolib._lexicographic import LexicographicTable
 from rdolib._monotone import MonotoneTable, direction
+from rdolib._potential import BYTES_PER_START, PotentialTable, find_potential
 from rdolib._reachable import Problem, ReachableTable, close, first_layers, layers
 from rdolib._robust import RobustTable
 from rdolib._tables import CutTable, Table
@@ -207,9 +210,11 @@ def _undiscounted(
     if mesh is not None and direction(mdp) != 0 and saturates(objective):
         saturation = Saturation.endless(mdp, objective.slopes)
         if not saturation.linear:
-            return MonotoneTable(mdp, objective, saturation, float(mesh), stocks, memory)
+            few = _few(mdp, objective, float(mesh), stocks, states, memory)
+            return few or MonotoneTable(mdp, objective, saturation, float(mesh), stocks, memory)
     if mesh is not None and direction(mdp) > 0 and isinstance(objective, Quadratic | Exponential):
-        return FallingTable(mdp, objective, float(mesh), stocks, states, tol, memory)
+        few = _few(mdp, objective, float(mesh), stocks, states, memory)
+        return few or FallingTable(mdp, objective, float(mesh), stocks, states, tol, memory)
     problem = build_problem(mdp, objective, stocks, None)
     nodes = close(problem, states, problem.units.key(stocks), _exact_memory(memory))
     if nodes is not None:
@@ -224,6 +229,21 @@ def _undiscounted(
             f"be cycled through for ever; pass horizon=, or use gamma < 1{remedy}"
         )
     return _ending(mdp, objective, stocks, tol, memory, states)
+
+
+def _few(
+    mdp: MDP, objective: ExpectedUtility, mesh: float, stocks: Floats, states: Ints, memory: int
+) -> ReachableTable | None:
+    """The reachable pairs of a problem that ends in time, where its lattice is wide and they are few."""
+    if ends_within(mdp) is None or np.abs(mdp.reward).max(initial=0.0) <= _WIDE * mesh:
+        return None
+    problem = build_problem(mdp, objective, stocks, None)
+    nodes = close(problem, states, problem.units.key(stocks), min(memory, _SMALL))
+    return None if nodes is None else ReachableTable.solve_endless(problem, nodes)
+
+
+#: A reward of this many meshes makes a lattice wide; so many bytes of reachable pairs are few.
+_WIDE, _SMALL = 10_000, 2**24
 
 
 def _ending(
@@ -323,6 +343,8 @@ def _rest_after(mdp: MDP, horizon: int, steps: int) -> tuple[Floats, Floats]:
 
 def gap(table: Table, mdp: MDP, states: Ints, stocks: Floats) -> float:
     """Greatest distance between the bounds of a table, over all states and stocks."""
+    if isinstance(table, PotentialTable):
+        return 0.0  # its bounds are one number, and to read them all would be to solve for every state
     at_once = max(1, 2**16 // len(stocks))  # a few states at a time: the table itself is what may be large
     widest = 0.0
     for first in range(0, len(states), at_once):
@@ -363,11 +385,15 @@ def _within(
     memory: int,
     states: Ints,
 ) -> Table:
-    """A finite horizon: the lattice or the reachable pairs, whichever takes less memory; rounded stocks otherwise."""
+    """A finite horizon: distances from a potential, the lattice or the reachable pairs; rounded stocks otherwise."""
     check_steps(mdp, horizon, memory)
     problem = build_problem(mdp, objective, stocks, horizon)
     mesh = greatest_common_mesh(mdp.reward) if mdp.gamma == 1 else None
     lattice = np.inf if mesh is None else window_bytes(problem, float(mesh), stocks, horizon)
+    if mdp.gamma == 1 and mdp.reward_dim == 1:
+        apart = _by_potential(problem, mesh, stocks, horizon, memory, lattice)
+        if apart is not None:
+            return apart
     if mesh is not None and mdp.reward_dim == 1 and lattice <= min(memory, _LATTICE_FIRST):
         try:
             return WindowTable.exact_lattice(problem, float(mesh), stocks, horizon)
@@ -381,6 +407,26 @@ def _within(
         return ReachableTable.solve_layers(problem, nodes, horizon)
     return WindowTable.exact_lattice(problem, float(mesh), stocks, horizon)
 
+
+def _by_potential(
+    problem: Problem, mesh: Fraction | None, stocks: Floats, horizon: int, memory: int, lattice: float
+) -> PotentialTable | None:
+    """The table for rewards that are changes of a potential, where they are and the problem is large."""
+    mdp = problem.mdp
+    pairs = len(stocks) * mdp.n_states
+    if min(lattice, horizon * pairs if mesh is None else np.inf) <= _ANY_WAY or pairs * BYTES_PER_START > memory:
+        return None
+    found = find_potential(mdp, None if mesh is None else float(mesh))
+    if found is None:
+        return None
+    # Nothing is lost when it cannot be used: it may not fit, or hold stocks that no path has, without a logarithm, say.
+    with suppress(MemoryLimitError, InvalidArgumentError):
+        return PotentialTable(problem, *found, mesh is not None, stocks, horizon, memory)
+    return None
+
+
+#: A problem of so many bytes is solved in any way: no potential is looked for.
+_ANY_WAY = 2**20
 
 #: A lattice of scalar stocks up to this many bytes is swept without looking for a smaller reachable set first.
 _LATTICE_FIRST = 2**28

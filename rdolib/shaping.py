@@ -158,7 +158,7 @@ class ShapedMDP:
         """The MDP as a ``quantecon.markov.DiscreteDP``, in its form of state-action pairs.
 
         With a discount below one every method of ``DiscreteDP.solve`` applies. With discount 1 only
-        ``quantecon.markov.backward_induction(ddp, T)`` does, with ``T`` at least `steps`: paths that have ended wait
+        QuantEcon's ``backward_induction(ddp, T)`` does, with ``T`` at least `steps`: paths that have ended wait
         at reward 0.
 
         Raises

@@ -61,7 +61,7 @@ INSPECT = """
   const wide = document.documentElement.scrollWidth - width;
   if (wide > 0) {
     const guilty = [...document.querySelectorAll('.bd-article *')]
-      .filter(e => e.getBoundingClientRect().right > width + 1).slice(0, 3)
+      .filter(e => e.getBoundingClientRect().right > width + 1 && !e.closest('pre')).slice(0, 3)
       .map(e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 50));
     found.push(`page is ${wide} px too wide: ${guilty.join(' | ')}`);
   }
