@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rdolib import _graph, bounds
 from rdolib._checks import as_int
+from rdolib._progress import bar
 from rdolib._reachable import Problem, ReachableTable, close, layers
 from rdolib._rungs import cut_depth, require_plannable
 from rdolib._unfolded import Unfolded
@@ -112,7 +113,7 @@ def improve(
 
     ``gains_before``: what the improvement that led to it gained most at each step.
     """
-    for count in range(first, _MOST):
+    for count in bar("improving", steps=iter(range(first, _MOST))):
         value = unfolded.value(chosen)
         known = np.where(value > -np.inf, value, 0.0)
         top, best = unfolded.best(unfolded.worth(value))

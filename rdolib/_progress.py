@@ -7,6 +7,7 @@ outputs are compared. Set the environment variable ``CI`` or ``TQDM_DISABLE`` fo
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -14,7 +15,10 @@ from tqdm import tqdm
 _PATIENCE = 2.0  # seconds
 
 
-def bar(doing: str, total: int | None = None) -> Any:
-    """A context manager to call ``update()`` on, once a step; ``total`` is the number of steps where it is known."""
+def bar(doing: str, total: int | None = None, steps: Iterable[Any] | None = None) -> Any:
+    """``steps`` to iterate over; or, without them, a context manager to call ``update()`` on once a step.
+
+    ``total`` is the number of steps where it is known and ``steps`` does not tell.
+    """
     silent = any(os.environ.get(name) for name in ("CI", "TQDM_DISABLE"))
-    return tqdm(total=total, desc=doing, delay=_PATIENCE, leave=False, disable=True if silent else None)
+    return tqdm(steps, total=total, desc=doing, delay=_PATIENCE, leave=False, disable=True if silent else None)

@@ -175,18 +175,20 @@ def close(problem: Problem, states: Ints, keys: Floats, memory: int) -> Codes | 
     """All nodes reachable without a horizon; None when they do not fit into the memory or there is no end of them."""
     limit, work = _limit(problem, memory), 0
     nodes = frontier = _starts(problem, states, keys, 0)
-    while len(frontier):
-        work += len(nodes)
-        step = Expansion(problem, frontier, 0)
-        stays = ~step.ended
-        stays[stays] = problem.side(step.state[stays], step.key[stays], 0) == 0
-        found = np.unique(code(step.state[stays], step.key[stays]))
-        place = np.searchsorted(nodes, found)
-        known = nodes[np.minimum(place, len(nodes) - 1)] == found
-        frontier = found[~known]
-        nodes = np.insert(nodes, place[~known], frontier)
-        if len(nodes) > limit or work > _PATIENCE:
-            return None
+    with bar("reachable stocks") as progress:
+        while len(frontier):
+            work += len(nodes)
+            step = Expansion(problem, frontier, 0)
+            stays = ~step.ended
+            stays[stays] = problem.side(step.state[stays], step.key[stays], 0) == 0
+            found = np.unique(code(step.state[stays], step.key[stays]))
+            place = np.searchsorted(nodes, found)
+            known = nodes[np.minimum(place, len(nodes) - 1)] == found
+            frontier = found[~known]
+            nodes = np.insert(nodes, place[~known], frontier)
+            progress.update()
+            if len(nodes) > limit or work > _PATIENCE:
+                return None
     return nodes
 
 
@@ -209,15 +211,17 @@ def first_layers(
 
     nodes = [_starts(problem, states, keys, left(0))]
     total = len(nodes[0])
-    for t in range(1, depth):
-        step = Expansion(problem, nodes[-1], left(t))
-        stays = ~step.ended
-        stays[stays] = problem.side(step.state[stays], step.key[stays], left(t)) == 0
-        new = np.unique(code(step.state[stays], step.key[stays]))
-        total += len(new)
-        if total > limit:
-            break
-        nodes.append(new)
+    with bar("reachable stocks", depth) as progress:
+        for t in range(1, depth):
+            step = Expansion(problem, nodes[-1], left(t))
+            stays = ~step.ended
+            stays[stays] = problem.side(step.state[stays], step.key[stays], left(t)) == 0
+            new = np.unique(code(step.state[stays], step.key[stays]))
+            total += len(new)
+            if total > limit:
+                break
+            nodes.append(new)
+            progress.update()
     return nodes
 
 

@@ -118,16 +118,18 @@ def close(walk: Walk, start: _Nodes, limit: int) -> Closed | None:
     """All nodes that can follow the start; None when they are more than ``limit``."""
     known = start.codes
     frontier, waves = start, []
-    while len(frontier.codes):
-        edges, following = walk.step(frontier, 0)
-        waves.append((frontier, edges, following))
-        found = following.take(edges.to >= 0).distinct()
-        place = np.searchsorted(known, found.codes)
-        new = known[np.minimum(place, len(known) - 1)] != found.codes
-        frontier = found.take(new)
-        known = np.insert(known, place[new], frontier.codes)
-        if len(known) > limit:
-            return None
+    with bar("reachable stocks") as progress:
+        while len(frontier.codes):
+            edges, following = walk.step(frontier, 0)
+            waves.append((frontier, edges, following))
+            found = following.take(edges.to >= 0).distinct()
+            place = np.searchsorted(known, found.codes)
+            new = known[np.minimum(place, len(known) - 1)] != found.codes
+            frontier = found.take(new)
+            known = np.insert(known, place[new], frontier.codes)
+            progress.update()
+            if len(known) > limit:
+                return None
     return _joined(known, waves)
 
 
@@ -148,7 +150,7 @@ def _joined(known: Codes, waves: list[tuple[_Nodes, Edges, _Nodes]]) -> Closed:
 def layered(walk: Walk, start: _Nodes, horizon: int, limit: int) -> list[Edges]:
     """Edges of every step from the start; ``to`` counts the nodes of the next step."""
     nodes, layers, count = start, [], 0
-    for t in range(horizon):
+    for t in bar("reachable stocks", steps=range(horizon)):
         edges, following = walk.step(nodes, t, last=t == horizon - 1)
         on = edges.to >= 0
         found = following.take(on).distinct()
@@ -173,7 +175,7 @@ def layered(walk: Walk, start: _Nodes, horizon: int, limit: int) -> list[Edges]:
 def unwind(rows: Rows, layers: list[Edges], gamma: float) -> tuple[Any, Floats]:
     """Laws and errors at the nodes of the first step, backward through the layers."""
     laws, error = rows.empty(), np.empty(0)
-    for edges in reversed(layers):
+    for edges in bar("sweeping laws", len(layers), reversed(layers)):
         laws, moved = rows.backup(edges, gamma, laws)
         error = moved + gamma * edges.mean(error)
     return laws, error
@@ -184,7 +186,7 @@ def repeat(rows: Rows, edges: Edges, gamma: float, n: int) -> tuple[Any, Floats]
     laws, error = rows.backup(
         Edges(edges.ptr, np.full_like(edges.to, -1), edges.prob, edges.reward), gamma, rows.empty()
     )
-    for _ in range(n - 1):
+    for _ in bar("sweeping laws", steps=range(n - 1)):
         laws, moved = rows.backup(edges, gamma, laws)
         error = moved + gamma * edges.mean(error)
     return laws, error
