@@ -17,7 +17,6 @@ Derived in the book, chapter 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -83,7 +82,8 @@ class Window:
             _flat(_shift(problem, self.mesh, t, rounding), self.strides)
             for t in (range(steps) if mdp.gamma < 1 else [0])
         ]
-        pad = int(max(np.abs(s).max(initial=0) for s in shifts)) + 1
+        farthest = [int(np.abs(s).max(initial=0)) + 1 for s in shifts]  # of the cells that a step reads
+        pad = max(farthest)
         succ = np.where(mdp.terminated, mdp.n_states, mdp.next_state).astype(np.int32)
         width = _kernels.row_width(self.count, pad)
         x = self.stocks(-pad, width - pad)
@@ -96,13 +96,9 @@ class Window:
             value[live] = problem.objective.range_on(low, high, mdp.reward_dim)[bound]
         out = np.empty_like(value)
         out[:] = value[-1]
-        self.policy = (
-            np.empty((steps, mdp.n_states, self.count), dtype=_kernels.index_type(mdp.pair_ptr))
-            if with_policy
-            else None
-        )
-        outside = np.r_[0:pad, pad + self.count : width]
-        work = mdp.outcome_ptr[mdp.pair_ptr]
+        self.bands = [self._cells(t, horizon) for t in range(steps)]
+        self.policy: list[NDArray[Any]] = []  # of each step, on its band
+        transitions, work = (mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ), mdp.outcome_ptr[mdp.pair_ptr]
         size = float(np.abs(value[-1]).max())
         tie = _graph.TIE * max(1.0, size)
         if not isinstance(problem.saturation, Saturation):
@@ -110,41 +106,41 @@ class Window:
             tie = _graph.TIE + _ROUNDING * size
         with bar("sweeping", steps) as progress:
             for t in reversed(range(steps)):
-                shift = shifts[t % len(shifts)]
-                layer = None if self.policy is None else self.policy[t]
+                first, last = self.bands[t]
+                arrays = (*transitions, shifts[t % len(shifts)], value, pad + first, out)
+                policy: tuple[Any, ...] = ()
+                if with_policy:
+                    layer = np.empty((mdp.n_states, last - first), dtype=_kernels.index_type(mdp.pair_ptr))
+                    self.policy.append(layer)
+                    policy = layer, tie
 
-                def box(
-                    part: tuple[int, int, int, int],
-                    value: Floats = value,
-                    out: Floats = out,
-                    shift: NDArray[np.int32] = shift,
-                    layer: NDArray[Any] | None = layer,
+                def sweep(
+                    box: _kernels.Box, arrays: tuple[Any, ...] = arrays, policy: tuple[Any, ...] = policy
                 ) -> None:
-                    common = (mdp.pair_ptr, mdp.outcome_ptr, mdp.prob, succ, shift, value, pad, out, part)
-                    if layer is None:
-                        _kernels.sweep(*common)
-                    else:
-                        _kernels.sweep(*common, layer, tie)
+                    _kernels.sweep(*arrays, box, *policy)
 
-                first, last = self._cells(t)
-
-                def shifted(part: _kernels.Box, box: Callable[[_kernels.Box], None] = box, first: int = first) -> None:
-                    box((part[0], part[1], part[2] + first, part[3] + first))
-
-                _kernels.run_in_boxes(shifted, work, last - first)
-                out[:-1, outside] = self._outside(x[outside], t, 0 if horizon is None else horizon - t)
+                _kernels.run_in_boxes(sweep, work, last - first)
+                beyond = self._beyond(t, pad, width, farthest[max(0, t - 1) % len(farthest)])
+                out[:-1, beyond] = self._outside(x[beyond], t, 0 if horizon is None else horizon - t)
                 value, out = out, value
                 progress.update()
+        self.policy.reverse()
         self.values = value[: mdp.n_states, pad : pad + self.count].copy()
 
-    def _cells(self, t: int) -> tuple[int, int]:
-        """First and last cell that step ``t`` needs: all where the stock saturates, else those that can be reached."""
-        if isinstance(self.problem.saturation, Saturation):
-            return 0, self.count
-        low, high = (self.place(end[None, :])[0, 0] for end in reach(self.problem, self.starts, t))
-        first, last = int(np.floor(low)) - self.drift - 1, int(np.ceil(high)) + self.drift + 2
-        stride = int(self.strides[0])
-        return max(0, first) * stride, min(int(self.shape[0]), last) * stride
+    def _cells(self, t: int, horizon: int | None) -> tuple[int, int]:
+        """First and last cell that step ``t`` needs: between saturated stocks, else those that can be reached."""
+        low, high = (self.place(end[None, :])[0, 0] for end in band(self.problem, self.starts, t, horizon))
+        stride, most = int(self.strides[0]), int(self.shape[0])
+        first = int(np.clip(np.floor(low) - self.drift - 1, 0, most - 1))
+        last = int(np.clip(np.ceil(high) + self.drift + 2, first + 1, most))
+        return first * stride, last * stride
+
+    def _beyond(self, t: int, pad: int, width: int, reads: int) -> Ints:
+        """Columns that step ``t`` does not compute and the step before it, which reads so far, may read."""
+        if not isinstance(self.problem.saturation, Saturation):
+            return np.concatenate([np.arange(pad), np.arange(pad + self.count, width)])
+        first, last, low, high = (pad + cell for cell in (*self.bands[t], *self.bands[max(0, t - 1)]))
+        return np.concatenate([np.arange(min(first, low - reads), first), np.arange(last, max(last, high + reads))])
 
     def _outside(self, x: Floats, t: int, left: int) -> Floats:
         """Values beyond the window: saturated, or NaN where no reachable stock looks."""
@@ -198,6 +194,18 @@ def reach(problem: Problem, stocks: Floats, steps: int) -> tuple[Floats, Floats]
         low = np.maximum(low, float((-problem.saturation.greatest * scale).min()))
         high = np.minimum(high, float((-problem.saturation.least * scale).max()))
     return low, np.maximum(low, high)
+
+
+def band(problem: Problem, stocks: Floats, t: int, horizon: int | None) -> tuple[Floats, Floats]:
+    """Range (m,) of stocks (money of step 0) that matter at step ``t``: between saturated ones, else reachable ones."""
+    saturation = problem.saturation
+    if not isinstance(saturation, Saturation) or saturation.linear:
+        return reach(problem, stocks, t)
+    left, live = 0 if horizon is None else horizon - t, ~problem.mdp.terminal
+    scale = problem.mdp.gamma**t
+    low = scale * float(-saturation.greatest[left, live].max(initial=-np.inf))
+    high = scale * float(-saturation.least[left, live].min(initial=np.inf))
+    return np.array([low]), np.array([max(low, high)])
 
 
 def window_cells(problem: Problem, mesh: float, stocks: Floats, steps: int) -> float:
@@ -321,8 +329,7 @@ class WindowTable:
             mine = live[number == n]
             index, on = self._index(window, x[number == n])
             _refuse(state[mine], stock[mine], t, ~on)
-            assert window.policy is not None
-            choice = window.policy[t, state[mine], index]
+            choice = window.policy[t][state[mine], index - window.bands[t][0]]
             action[mine] = mdp.pair_action[mdp.pair_ptr[state[mine]] + choice]
         return action
 
@@ -357,7 +364,8 @@ def rounded_window(
             "rounding could not be certified; declare lipschitz=, shorten the horizon, or raise memory="
         )
     work = _WORK if mdp.reward_dim == 1 else _WORK / 2  # the rows of boxes are too long for the caches
-    room = min(memory / (mdp.n_states * (steps + 48.0)), work / (steps * max(1, mdp.n_outcomes)))
+    swept = _swept(problem, stocks, steps, horizon)
+    room = min(memory / (mdp.n_states * (swept + 48.0)), work / (swept * max(1, mdp.n_outcomes)))
     most = int(room ** (1 / mdp.reward_dim))  # along the longest axis of the window
     while most and np.prod(_box(problem, stocks, steps, (low, high), most)[2]) > room:
         most = int(0.98 * most)
@@ -383,7 +391,16 @@ def rounded_window(
 ENOUGH = 1e-9
 
 #: Updates a certified table may take: a second or two on two cores.
-_WORK = 3e9
+_WORK = 2e9
+
+
+def _swept(problem: Problem, stocks: Floats, steps: int, horizon: int | None) -> float:
+    """What all sweeps together cost, in sweeps over the whole window."""
+    low, high = (
+        np.stack(ends) for ends in zip(*(band(problem, stocks, t, horizon) for t in range(steps)), strict=True)
+    )
+    length = (high - low).max(axis=1)
+    return float(length.sum() / max(length.max(), 1e-300)) if length.max() > 0 else float(steps)
 
 
 def _round_once(
