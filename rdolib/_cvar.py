@@ -17,9 +17,10 @@ without a bound.
 *Lattice* (``gamma = 1``): the possible returns are multiples of the mesh; all of them are tried, from the greatest
 down, until the best value found exceeds the line.
 
-*Zoom* (``gamma < 1``): cells of ``b`` are kept while their bound beats the best value found, and split. Inside a cell
-a range ``[low, high]`` of ``P(G < b)`` bounds ``g`` by two lines from the ends of the cell. The range is carried
-backward from where paths end or saturate; actions that are beaten on the whole cell are left out, which makes it
+*Zoom* (``gamma < 1``, or a lattice too wide for that): cells of ``b`` are kept while their bound beats the best value
+found, and split. On a lattice they end at its points, and the smallest hold no other. Inside a cell a range
+``[low, high]`` of ``P(G < b)`` bounds ``g`` by two lines from the ends of the cell. The range is carried backward from
+where paths end or saturate; actions that are beaten on the whole cell are left out, which makes it
 narrow. Derived in the book, chapter 3.
 """
 
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from rdolib._graph import ranges, total
 from rdolib._outer import Found, Solved, Start
 from rdolib._reachable import ReachableTable, code
+from rdolib._tables import Table
 from rdolib.objectives import Shortfall, TwoSlope
 from rdolib.risk import CVaR, MeanCVaR
 from rdolib.stock import greatest_common_mesh, inverse_discount
@@ -49,6 +51,7 @@ _FIRST_CELLS = 16  # cells the zoom starts with
 _SPLIT = 8  # a cell is split into at least this many
 _MOST_CELLS = 3000  # more than this many open cells are not split: the bounds reached are returned
 _MOST_NODES = 300_000  # nodes followed when the slopes of cells are bounded
+_AT_ONCE = 1000  # cells whose slopes are bounded in one go
 _LAWS = 4  # laws computed per search, to hit the best b exactly
 
 
@@ -91,8 +94,9 @@ class _TwoSlopeSearch:
     def find(self, brackets: list[_Bracket]) -> list[Found]:
         """The optimum of each bracket."""
         start = self.start
-        if start.mesh is None:
-            return start.apart(self._zoom, brackets)
+        if not start.scans(self.utility):
+            return self._zoom(brackets)
+        assert start.mesh is not None
         open_above = start.greatest == np.inf
         # Without a greatest return and a price for falling short, g only approaches the best mean.
         searched = [one for one in brackets if not (open_above and one.scale * self.below == 1)]
@@ -144,55 +148,56 @@ class _TwoSlopeSearch:
 
     # ---------------------------------------------------------------- zoom
 
-    def _zoom(self, bracket: _Bracket) -> Found:
+    def _zoom(self, brackets: list[_Bracket]) -> list[Found]:
+        """Cells of all brackets are as wide, so that one solve serves them all at every width."""
         start = self.start
         start.require_bounded(self.utility)
         unit, split = self._first_unit
         first = int(np.floor(start.least / unit))
         left = np.arange(first, max(int(np.ceil(start.greatest / unit)), first + 1))
-        value, best, laws = -np.inf, 0.0, 0
-        closed = unsplit = -np.inf  # bounds of the cells that are done, and of those about to be split
-        while len(left):
+        every = [_Cells(one, left) for one in brackets]
+        while zoomed := [cells for cells in every if len(cells.left)]:
+            left = np.unique(np.concatenate([cells.left for cells in zoomed]))
             ends = np.unique(np.concatenate([left, left + 1]))
             solved = self.solve(ends * unit)
-            if not isinstance(solved.table, ReachableTable) or not solved.table.exact:
-                if value == -np.inf:
-                    return self._read_certified(bracket)
-                closed = max(closed, unsplit)
+            if not solved.table.exact:
+                if len(brackets) > 1:  # fewer cells at once may fit
+                    return [found for one in brackets for found in self._zoom([one])]
+                if zoomed[0].value == -np.inf:
+                    return [self._read_certified(brackets[0])]
+                zoomed[0].stop()
                 break
-            g = ends * unit + bracket.scale * solved.lower
-            if g.max() > value:
-                value, best = float(g.max()), float(ends[g.argmax()] * unit)
-                if laws < _LAWS:  # a plan's own law says at which b it does best: a kink the cells only approach
-                    laws += 1
-                    value, best = max((value, best), self._at_own_quantile(best, bracket))
-            at = np.searchsorted(ends, left)
-            g_left, g_right = g[at], g[at + 1]
-            slopes = self._slopes(bracket, solved.table, *(unit * end.astype(np.float64) for end in (left, left + 1)))
-            bound = np.minimum(_peak(g_left, g_right, unit, *slopes), self._ceiling(bracket, ends[at + 1] * unit))
-            open_ = bound > value + GAP * max(abs(value), 1e-3 * start.span)
-            if unit <= 1e-13 * start.span or open_.sum() > _MOST_CELLS:
-                closed = max(closed, float(bound.max()))
-                break
-            closed = max(closed, float(bound[~open_].max(initial=-np.inf)))
-            unsplit = float(bound[open_].max(initial=-np.inf))
-            left = (left[open_][:, None] * split + np.arange(split)).ravel()
+            for cells in zoomed:
+                cells.look(ends * unit, solved.lower)
+            self._look_at_own_quantiles([cells for cells in zoomed if cells.improved and cells.laws < _LAWS])
+            below = self._below(solved.table, unit * left.astype(np.float64), unit * (left + 1).astype(np.float64))
+            for cells in zoomed:
+                at = np.searchsorted(left, cells.left)
+                ceiling = self._ceiling(cells.bracket, (cells.left + 1).astype(np.float64) * unit)
+                bound = cells.bounds(ends, solved.lower, unit, (below[0][at], below[1][at]), ceiling)
+                if start.mesh is not None and unit <= start.mesh:  # no return lies between the ends, nor a better b
+                    bound = np.minimum(bound, cells.value)
+                cells.split(bound, start.span, split, last=unit <= 1e-13 * start.span)
             unit /= split
-        table = self.solve(np.array([best])).table
-        return Found(value, max(value, closed), -best + 0.0, table, start.solves)
+        table = self.solve(np.array([cells.best for cells in every])).table
+        return [
+            Found(cells.value, max(cells.value, cells.closed), -cells.best + 0.0, table, start.solves)
+            for cells in every
+        ]
 
     @cached_property
     def _first_unit(self) -> tuple[float, int]:
         """Width of the first cells, and into how many each is split.
 
         With ``gamma = 1/k`` cells are ``mesh / k**j`` wide: then their ends reach the lattice of the rewards after
-        ``j`` steps, and few stocks are reachable from them.
+        ``j`` steps, and few stocks are reachable from them. With ``gamma = 1`` they end on the lattice of returns.
         """
         mdp, span = self.start.mdp, self.start.span
         k = inverse_discount(mdp.gamma)
         mesh = greatest_common_mesh(mdp.reward) if k is not None else None
         if k is None or mesh is None:
             return span / _FIRST_CELLS, _SPLIT
+        k = _SPLIT if k == 1 else k
         unit = float(mesh)
         while unit * _FIRST_CELLS > span:
             unit /= k
@@ -203,16 +208,18 @@ class _TwoSlopeSearch:
             split *= k
         return unit, split
 
-    def _at_own_quantile(self, b: float, bracket: _Bracket) -> tuple[float, float]:
-        """``g`` at the quantile of the return under the policy that is greedy for ``b``, and that quantile."""
-        own = float(self.start.law(self.solve(np.array([b])).table, b).quantile(bracket.level))
-        if inverse_discount(self.start.mdp.gamma) is not None:  # on a cell's end, like every b that is tried
-            unit, split = self._first_unit
-            while unit > 1e-12 * self.start.span:
-                unit /= split
-            own = float(np.rint(own / unit) * unit)
-        solved = self.solve(np.array([own]))
-        return (own + bracket.scale * float(solved.lower[0]), own) if solved.table.exact else (-np.inf, b)
+    def _look_at_own_quantiles(self, improved: list[_Cells]) -> None:
+        """A plan's own law says at which ``b`` it does best; with ``gamma = 1/k`` the ends of cells get there."""
+        if not improved or (inverse_discount(self.start.mdp.gamma) or 1) > 1:
+            return
+        table = self.solve(np.array([cells.best for cells in improved])).table
+        laws = {b: self.start.law(table, b) for b in {cells.best for cells in improved}}
+        own = np.array([laws[cells.best].quantile(cells.bracket.level) for cells in improved])
+        solved = self.solve(own)
+        for cells, b, lower in zip(improved, own, solved.lower, strict=True):
+            cells.laws += 1
+            if solved.table.exact:
+                cells.look(np.array([b]), np.array([lower]))
 
     def _read_certified(self, bracket: _Bracket) -> Found:
         """A certified table answers for many stocks; between the points the slopes bound ``g``."""
@@ -224,15 +231,61 @@ class _TwoSlopeSearch:
         top = float(np.minimum(between, self._ceiling(bracket, b[1:])).max(initial=-np.inf))
         return Found(found.value, max(found.upper, top), found.stock, solved.table, self.start.solves)
 
-    def _slopes(self, bracket: _Bracket, table: ReachableTable, left: Floats, right: Floats) -> tuple[Floats, Floats]:
-        """Least and greatest slope of ``g`` on the cells ``[left, right]``."""
-        start, units, n = self.start, table.problem.units, len(left)
-        state = np.repeat(start.states, n)
-        low, high = (units.key(np.tile(-end, len(start.states))) for end in (right, left))
+    def _below(self, table: Table, left: Floats, right: Floats) -> tuple[Floats, Floats]:
+        """Least and greatest ``P(G < b)`` on the cells ``[left, right]`` under policies that are optimal there."""
+        if not isinstance(table, ReachableTable):
+            return np.zeros(len(left)), np.ones(len(left))
+        start, units = self.start, table.problem.units
         crossing = _Crossing(table, start.greatest - start.least, self.below - self.above)
-        fewest, most = crossing.probability(state, low, high)
-        weight = start.weights[start.states]
-        return bracket.slope(weight @ most.reshape(-1, n)), bracket.slope(weight @ fewest.reshape(-1, n))
+        ended, weight = start.mdp.terminal[start.states], start.weights[start.states]
+        sure = weight[ended].sum()  # nothing follows there: the return is 0
+        states, weight = start.states[~ended], weight[~ended]
+        least, most = sure * (left >= 0), sure * (right > 0)
+        for first in range(0, len(left), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            n = len(left[part])
+            low, high = (units.key(np.tile(-end[part], len(states))) for end in (right, left))
+            fewest, greatest = crossing.probability(np.repeat(states, n), low, high)
+            least[part] += weight @ fewest.reshape(-1, n)
+            most[part] += weight @ greatest.reshape(-1, n)
+        return least, most
+
+
+class _Cells:
+    """The cells that are open in the search for one bracket, and the best ``b`` it has found."""
+
+    def __init__(self, bracket: _Bracket, left: Ints) -> None:
+        self.bracket, self.left = bracket, left
+        self.value, self.best, self.improved, self.laws = -np.inf, 0.0, False, 0
+        self.closed = self.unsplit = -np.inf  # bounds of the cells that are done, and of those about to be split
+
+    def look(self, b: Floats, v: Floats) -> None:
+        """Keep the best of several ``b`` with values ``V(-b)``."""
+        g = b + self.bracket.scale * v
+        self.improved = bool(g.max() > self.value)
+        if self.improved:
+            self.value, self.best = float(g.max()), float(b[g.argmax()])
+
+    def bounds(self, ends: Ints, v: Floats, unit: float, below: tuple[Floats, Floats], ceiling: Floats) -> Floats:
+        """Upper bound of ``g`` on each cell, from its values at the ends and the range of ``P(G < b)``."""
+        at = np.searchsorted(ends, self.left)
+        g_left, g_right = (ends[i] * unit + self.bracket.scale * v[i] for i in (at, at + 1))
+        least, most = self.bracket.slope(below[1]), self.bracket.slope(below[0])
+        return np.minimum(_peak(g_left, g_right, unit, least, most), ceiling)
+
+    def split(self, bound: Floats, span: float, pieces: int, last: bool) -> None:
+        """Go on with the pieces of the cells that may hold more than the best so far."""
+        open_ = bound > self.value + GAP * max(abs(self.value), 1e-3 * span)
+        if last or open_.sum() > _MOST_CELLS:
+            self.closed, self.left = max(self.closed, float(bound.max())), self.left[:0]
+            return
+        self.closed = max(self.closed, float(bound[~open_].max(initial=-np.inf)))
+        self.unsplit = float(bound[open_].max(initial=-np.inf))
+        self.left = (self.left[open_][:, None] * pieces + np.arange(pieces)).ravel()
+
+    def stop(self) -> None:
+        """Leave the open cells as they are."""
+        self.closed, self.left = max(self.closed, self.unsplit), self.left[:0]
 
 
 def _peak(g_left: Floats, g_right: Floats, width: Floats | float, least: Floats, most: Floats) -> Floats:

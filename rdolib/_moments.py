@@ -47,6 +47,7 @@ from rdolib.risk import MeanVariance, OuterSearch, Sharpe, Variance
 
 _MOST = 400  # points of one search
 _MOST_CERTIFIED = 12  # where each is a certified table of its own
+_ROUNDED = 4e-15  # part of b by which a stock is rounded
 _SMALLEST = 1e-5  # ratios below are lost in rounding
 _POSITIVE = 1e-12  # a mean below this part of the largest reward is not positive
 
@@ -105,8 +106,13 @@ def _mean_variance(start: Start, objective: MeanVariance) -> Found:
     shift = 1 / (2 * w)
     score = _Score(objective, lambda b, v: b - shift / 2 + w * v, lambda alpha, beta: beta / 2 + shift)
     search = _Search(start, score)
-    top = search.solve(start.best_mean[0] + shift)
-    return search.run([search.solve(min(top.value + shift, top.b)), top])
+    mean, table = start.best_mean
+    top = search.solve(mean + shift)
+    if top.table.exact and table.exact:  # nearly the best where the weight is small and b is far away
+        law = start.law(table, 0.0)
+        if start.sharp(law):
+            search.keep(_Point(0.0, top.lower, top.upper, float(law.mean()), float(law.var()), table, objective(law)))
+    return search.run([search.solve(min(max(top.value, start.least) + shift, top.b)), top])
 
 
 def sharpe(start: Start, objectives: list[Sharpe]) -> list[Found]:
@@ -169,14 +175,14 @@ class _Search:
     def solve(self, b: float) -> _Point:
         """A new point; the best of all is kept."""
         point, law = self._point(b)
-        self._keep(point)
+        self.keep(point)
         assert self.best is not None
         if law is not None and not self.start.sharp(law) and self.score.objective(law) > self.best.value:
             # The law only hints at a better policy: the value at its own best b is certain.
-            self._keep(self._point(self.score.peak(-point.variance - point.mean**2, 2 * point.mean))[0])
+            self.keep(self._point(self.score.peak(-point.variance - point.mean**2, 2 * point.mean))[0])
         return point
 
-    def _keep(self, point: _Point) -> None:
+    def keep(self, point: _Point) -> None:
         if self.best is None or point.value > self.best.value:
             self.best = point
 
@@ -230,7 +236,8 @@ class _Search:
         """Whether ``h`` is not above the lines of the ends: the cell then has their policies and no better ones."""
         above = point.upper - max(left.line(point.b), right.line(point.b))
         exact = all(one.table.exact for one in (left, point, right))
-        return exact and above <= GAP * (point.b**2 + abs(point.upper))
+        far, spread = _ROUNDED * abs(point.b), float(np.sqrt(abs(point.upper)))
+        return exact and above <= GAP * abs(point.upper) + far * (spread + far)
 
     def _beats(self, bound: float) -> bool:
         assert self.best is not None

@@ -8,9 +8,9 @@ its optimum is an extremum or a root over ``b`` of an expression in ``V_f(-b)``.
 initial states of one problem, counts the solves, and knows between which numbers the return lies.
 
 *Which b.* Where ``gamma = 1/k`` and paths do not end, a solve is exact only for a ``b`` with finitely many digits in
-base ``k``, so `Start.snap` rounds to one. Elsewhere it rounds ``b`` to so few bits that adding rewards to it commits
-no error. Both move ``b`` by a tiny part of the range of returns, and every bound is computed at the ``b`` that was
-used.
+base ``k``, so `Start.snap` rounds to one. On a lattice of returns a ``b`` next to a point is moved to it. Elsewhere it
+rounds ``b`` to so few bits that adding rewards to it commits no error. All of this moves ``b`` by a tiny part of the
+range of returns, and every bound is computed at the ``b`` that was used.
 
 *Certified tables.* Where stocks have to be rounded, one table answers for many stocks. A search that has no exact table
 to hope for solves it once, for a range of ``b``, and reads it afterwards.
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from rdolib._grid import GridTable
 from rdolib._lattice import WindowTable
+from rdolib._monotone import MonotoneTable
 from rdolib._rungs import check_steps, solve_table
 from rdolib._tables import CutTable, Table
 from rdolib.distributions import Distribution
@@ -55,7 +56,8 @@ HALVINGS = 10
 GAP = 1e-12
 #: Wasserstein error, relative to the largest return, up to which a law counts as exact.
 SHARP = 1e-12
-_BITS = 42  # of b, in units of the largest return
+_MOST_POINTS = 2**20  # of a lattice of returns, up to which all of them are tried
+_BITS = 39  # of b, in units of the largest return: then no sum of b and rewards is taken for the noise of a zero
 _DIGITS = 2.0**32  # largest b in units of its last digit in a base that floats do not hold exactly
 
 
@@ -196,6 +198,16 @@ class Start:
         mesh = greatest_common_mesh(self.mdp.reward) if self.mdp.gamma == 1 else None
         return None if mesh is None else float(mesh)
 
+    def scans(self, utility: ExpectedUtility) -> bool:
+        """Whether all points of the lattice of returns are to be tried: they are few, or a table holds them anyway."""
+        if self.mesh is None:
+            return False
+        if not self.bounded or self.greatest - self.least <= _MOST_POINTS * self.mesh:
+            return True
+        some = self.mesh * np.rint(np.linspace(self.least, self.greatest, 16) / self.mesh)
+        table = self.solve(utility, some).table
+        return table.exact and isinstance(table, WindowTable | MonotoneTable)
+
     @property
     def span(self) -> float:
         """Length of the range of returns, kept away from zero."""
@@ -212,8 +224,14 @@ class Start:
         return np.linspace(self.least, self.greatest, SCAN)
 
     def snap(self, b: float) -> float:
-        """The nearest ``b`` that a solve can count without error."""
+        """The nearest ``b`` that a solve can count without error: a possible return of a lattice, or a few bits."""
+        if self.mesh is not None and self.bounded and abs(b - self.on_lattice(b)) <= self.unit:
+            return self.on_lattice(b)
         return b if self.unit == 0 else float(np.rint(b / self.unit) * self.unit) + 0.0
+
+    def on_lattice(self, b: float) -> float:
+        """The nearest point of the lattice of possible returns; ``b`` itself where there is none."""
+        return b if self.mesh is None else float(np.rint(b / self.mesh) * self.mesh) + 0.0
 
     @cached_property
     def unit(self) -> float:

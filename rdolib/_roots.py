@@ -12,7 +12,7 @@ than all before it, so the search ends, like policy iteration, and its last valu
 *Quantile.* Let ``P(b) = max_pi P(G >= b)``. The largest upper quantile is the largest ``b`` with ``P(b) >= 1 - tau``,
 the largest lower one the largest with ``P(b) > 1 - tau``; ``P`` steps down at possible returns only.
 
-* On a lattice of returns one table answers for all of them and all levels.
+* On a lattice of returns one table answers for all of them and all levels, unless the lattice is too wide.
 * Elsewhere by bisection: where ``P`` is large enough, the quantile of the policy's own law is a better lower end than
   ``b`` itself. It is then tried whether anything lies just above it.
 
@@ -94,7 +94,7 @@ def _read(start: Start, level: float, e: Floats, solved: Solved) -> Found:
 def quantile(start: Start, objectives: list[Quantile]) -> list[Found]:
     """The optimum at each level; on a lattice of returns from one table."""
     needs = [_Need(one) for one in objectives]
-    if start.mesh is not None:
+    if start.scans(Threshold()):
         read = _on_lattice(start, needs)
         return [_step(start, need, *read) for need in needs]
     return start.apart(lambda need: _bisect(start, need), needs)
@@ -154,11 +154,17 @@ def _step(start: Start, need: _Need, b: Floats, solved: Solved, between: bool = 
 
 
 def _bisect(start: Start, need: _Need) -> Found:
-    """Narrow ``[low, high]`` down: a policy attains ``low``, and no policy exceeds ``high``."""
+    """Narrow ``[low, high]`` down: a policy attains ``low``, and none attains more than ``high``.
+
+    On a lattice that is too wide to be scanned all ``b`` are its points, and nothing lies between two of them.
+    """
     start.require_bounded(need.objective)
-    utility, step = Threshold(), max(_STEP * start.size, start.unit)
-    low, high, best = -np.inf, start.greatest, Found(-np.inf, np.inf, 0.0, start.best_mean[1], 0)
-    b, sharp, middle = start.snap(start.least - step), True, True  # b is surely reached; laws show exact quantiles
+    utility, mesh = Threshold(), start.mesh
+    step = max(_STEP * start.size, start.unit) if mesh is None else mesh
+    low, best = -np.inf, Found(-np.inf, np.inf, 0.0, start.best_mean[1], 0)
+    high = start.greatest if mesh is None else start.greatest + step
+    snap = start.snap if mesh is None else start.on_lattice
+    b, sharp, middle = snap(start.least - step), True, True  # b is surely reached; laws show exact quantiles
     while high - low > 1.6 * step:
         solved = start.solve(utility, np.array([b]))
         if not solved.table.exact:
@@ -172,5 +178,5 @@ def _bisect(start: Start, need: _Need) -> Found:
         else:
             high = min(high, b)
         middle = not (sharp and middle)  # every other time, because most often nothing lies above
-        b = start.snap(0.5 * (low + high) if middle else low + step)
-    return Found(low, max(low, high), best.stock, best.table, start.solves)
+        b = snap(0.5 * (low + high) if middle else low + step)
+    return Found(low, low if mesh is not None else max(low, high), best.stock, best.table, start.solves)

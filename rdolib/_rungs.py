@@ -190,7 +190,7 @@ def build_problem(mdp: MDP, objective: ExpectedUtility, stocks: Floats, horizon:
     elif objective.indicator:
         saturation = OrthantSaturation.of(mdp, horizon)
     # Without saturation and without an end, keys would grow beyond what integers in floats can count.
-    growing = horizon is None and mdp.gamma < 1 and saturation is None
+    growing = horizon is None and mdp.gamma < 1 and saturation is None and ends_within(mdp) is None
     units = Units(1.0, 1.0 / mdp.gamma, False) if growing else Units.of(mdp, stocks)
     if mdp.reward_dim == 1:
         return Problem(mdp, objective, units, saturation)
