@@ -59,7 +59,12 @@ class _Lottery:
         parts = ((1.0, falling),) if falling is rising else ((weight, falling), (1 - weight, rising))
         law = mixture([line.law for _, line in parts], [p for p, _ in parts])
         blurred = all(line.table.exact for _, line in parts) and not start.sharp(law)
-        return cls(height if blurred else _worth(objective, law), parts)
+        value = height if blurred else _worth(objective, law)
+        for _, line in parts:  # no coin where one policy is as good alone
+            alone = _worth(objective, line.law)
+            if alone >= value - GAP * max(1.0, abs(value)):
+                return cls(alone, ((1.0, line),))
+        return cls(value, parts)
 
 
 def optimistic_cvar(start: Start, objectives: list[OptimisticCVaR]) -> list[Found]:

@@ -240,6 +240,14 @@ def test_a_coin_helps(gamma: float) -> None:
     assert min(b + surplus.objective_value(0, -b) / 0.5 for b in (0.0, 1.0, 2.0)) == pytest.approx(1.5)
 
 
+@settings(modest, max_examples=40)
+@given(problems(), strategies.levels())
+def test_no_coin_where_one_plan_is_as_good_alone(problem: Problem, tau: F) -> None:
+    plan = rdo.optimize(problem.mdp, rdo.OptimisticCVaR(float(tau)), horizon=problem.horizon)
+    if plan.pure.value >= plan.value - TINY * max(1.0, abs(plan.value)):
+        assert [p for p, _ in plan.mixture] == [1.0]
+
+
 def test_lotteries_are_rolled_out() -> None:
     plan = rdo.optimize(rdo.MDP.from_outcomes(strategies.floats(COIN_HELPS)), rdo.OptimisticCVaR(0.5))
     runs = rdo.rollout(plan.mdp, plan, episodes=40_000, seed=5)
