@@ -32,6 +32,8 @@ _PATIENCE = 50_000_000  # node insertions after which a set that keeps growing i
 BYTES_PER_OUTCOME = 120  # of a node, while the graph is built
 SAME_STOCK = 1e-11  # a stock whose value is asked for may differ from a node's by this much, relative
 _MET = 1e-12  # bounds this close are equal
+_DRIFT = 1e-15  # of the largest reward: what a step adds to the rounding of a stock
+_MOST_DRIFT = 1e-4  # of the largest reward
 QUERY = 1e-9  # and a stock at which an action is asked for by this much: simulated stocks drift
 
 
@@ -90,13 +92,13 @@ class Problem:
         """The utility of stocks (n,) or (n, m)."""
         return self.objective.utility(stock, self.mdp.reward_dim)
 
-    def locate(self, codes: Codes, state: Ints, stock: Floats, left: int, relative: float) -> Ints:
+    def locate(self, codes: Codes, state: Ints, stock: Floats, left: int, relative: float, drift: float = 0.0) -> Ints:
         """Index of the node of each (state, stock), -1 where there is none; stocks may have drifted by rounding."""
         stock = self.clamp(state, stock, left)
         key = self.units.key(stock)
-        index = find(codes, state, key, self._tolerance(stock, relative))
+        index = find(codes, state, key, self._tolerance(stock, relative, drift))
         if self.units.exact:  # the nearest integer stands for what is near it, not for what lies between
-            index[~self._near(stock, self.units.stock(key))] = -1
+            index[~self._near(stock, self.units.stock(key), drift)] = -1
         lost = np.flatnonzero(index < 0)
         if isinstance(self.units, InternedUnits) and len(lost):
             for keys in self.units.candidates(stock[lost], relative):
@@ -115,17 +117,23 @@ class Problem:
             return key
         return self.units.key(self.clamp(state, self.units.stock(key), left))
 
-    def _near(self, stock: Floats, other: Floats) -> Bools:
+    def drift(self, t: int) -> float:
+        """How far rounding may move a stock that is carried along for ``t`` steps, each of which divides by gamma."""
+        largest = float(np.abs(self.mdp.reward).max(initial=1.0))
+        return largest * min(_DRIFT * (t + 1) * self.mdp.gamma**-t, _MOST_DRIFT)
+
+    def _near(self, stock: Floats, other: Floats, drift: float) -> Bools:
         with np.errstate(invalid="ignore"):
-            near = (stock == other) | (np.abs(stock - other) <= QUERY * np.maximum(1.0, np.abs(stock)))
+            allowed = np.maximum(drift, QUERY * np.maximum(1.0, np.abs(stock)))
+            near = (stock == other) | (np.abs(stock - other) <= allowed)
         return np.asarray(near.reshape(-1, self.mdp.reward_dim).all(axis=1))
 
-    def _tolerance(self, stock: Floats, relative: float) -> Floats:
+    def _tolerance(self, stock: Floats, relative: float, drift: float) -> Floats:
         """How far, in keys, a scalar stock may be from a node and still be that node's."""
         if isinstance(self.units, InternedUnits):
             return np.zeros(len(stock))
-        drift = relative * np.maximum(1.0, np.abs(stock)) / self.units.mesh
-        return np.maximum(drift, 0.5) if self.units.exact else drift
+        allowed = np.maximum(drift, relative * np.maximum(1.0, np.abs(stock))) / self.units.mesh
+        return np.maximum(allowed, 0.5) if self.units.exact else allowed
 
     def side(self, state: Ints, key: Floats, left: int) -> NDArray[np.int8]:
         if self.saturation is None:
@@ -422,7 +430,7 @@ class ReachableTable:
                 sure = problem.saturation.action(state[live], side, max(0, left))
                 action[live] = np.where(side != 0, sure, action[live])
             return action
-        index = problem.locate(self.nodes[depth], state[live], stock[live], left, QUERY)
+        index = problem.locate(self.nodes[depth], state[live], stock[live], left, QUERY, problem.drift(t))
         if problem.saturation is not None:
             side = problem.side_asked(state[live], stock[live], left, t)
             action[live] = problem.saturation.action(state[live], side, left)

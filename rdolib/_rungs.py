@@ -70,8 +70,21 @@ def check_sweeps(max_iter: int) -> int:
     return int(max_iter)
 
 
+def check_effort(tol: float | None, memory: int) -> None:
+    """`InvalidArgumentError` for a tolerance that is not positive, or a memory that is no positive number of bytes."""
+    if not _is_positive(memory) or float(memory) == np.inf:
+        raise InvalidArgumentError(f"memory must be a positive number; got {memory!r}; it is a finite count of bytes")
+    if tol is not None and not _is_positive(tol):
+        raise InvalidArgumentError(f"tol must be a positive number; got {tol!r}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
+
+
 def check_steps(mdp: MDP, horizon: int | None, memory: int) -> None:
     """`MemoryLimitError` when the ranges and means of a horizon's steps alone would not fit into the memory."""
+    check_effort(None, memory)
     needed = 0 if horizon is None else 48 * (horizon + 1) * (mdp.n_states + 1)
     if needed > memory:
         raise MemoryLimitError(
@@ -133,9 +146,7 @@ def solve_table(
     """The table that answers for all ``states`` and ``stocks``, on the highest rung of exactness that fits."""
     horizon = check_horizon(horizon)
     require_mdp(mdp)
-    for name, limit in [("memory", memory), *([] if tol is None else [("tol", tol)])]:
-        if not (isinstance(limit, Real) and float(limit) > 0):
-            raise InvalidArgumentError(f"{name} must be a positive number; got {limit!r}")
+    check_effort(tol, memory)
     if horizon is None and mdp.gamma == 1 and isinstance(objective, Lexicographic):
         horizon = ends_within(mdp)  # where every path ends in time, a finite horizon serves
     require_plannable(mdp, objective, horizon)
@@ -191,7 +202,7 @@ def build_problem(mdp: MDP, objective: ExpectedUtility, stocks: Floats, horizon:
         saturation = OrthantSaturation.of(mdp, horizon)
     # Without saturation and without an end, keys would grow beyond what integers in floats can count.
     growing = horizon is None and mdp.gamma < 1 and saturation is None and ends_within(mdp) is None
-    units = Units(1.0, 1.0 / mdp.gamma, False) if growing else Units.of(mdp, stocks)
+    units = Units.floats(mdp, stocks) if growing else Units.of(mdp, stocks)
     if mdp.reward_dim == 1:
         return Problem(mdp, objective, units, saturation)
     return Problem(mdp, objective, InternedUnits(units, mdp.reward_dim), saturation)
@@ -416,14 +427,19 @@ def _by_potential(
     pairs = len(stocks) * mdp.n_states
     if min(lattice, horizon * pairs if mesh is None else np.inf) <= _ANY_WAY or pairs * BYTES_PER_START > memory:
         return None
-    found = find_potential(mdp, None if mesh is None else float(mesh))
+    largest = max(float(np.abs(part).max(initial=0.0)) for part in (stocks, mdp.reward))
+    whole = mesh is not None and largest < _COUNTED * mesh
+    found = find_potential(mdp, float(mesh) if mesh is not None and whole else None)
     if found is None:
         return None
     # Nothing is lost when it cannot be used: it may not fit, or hold stocks that no path has, without a logarithm, say.
     with suppress(MemoryLimitError, InvalidArgumentError):
-        return PotentialTable(problem, *found, mesh is not None, stocks, horizon, memory)
+        return PotentialTable(problem, *found, whole, stocks, horizon, memory)
     return None
 
+
+#: A stock of up to this many steps of the mesh keeps its place in spite of rounding.
+_COUNTED = 1e8
 
 #: A problem of so many bytes is solved in any way: no potential is looked for.
 _ANY_WAY = 2**20

@@ -387,6 +387,8 @@ class Distribution:
     def __add__(self, c: Any) -> Distribution:
         """Law of ``X + c``: `c` is a number, or an array of shape (m,) for a vector law.
 
+        A sum within 1e-12 times the larger of its parts from zero is zero.
+
         Examples
         --------
         >>> import rdolib as rdo
@@ -399,7 +401,10 @@ class Distribution:
         if shift.shape != self.atoms.shape[1:] or not np.isfinite(shift).all():
             need = "a finite number" if self.atoms.ndim == 1 else f"{self.reward_dim} finite numbers"
             raise InvalidArgumentError(f"a shift of this law must be {need}, got {c!r}; give one number per component")
-        return Distribution(self.atoms + shift, self.probs, self.leftover, self.w1_error)
+        atoms = self.atoms + shift
+        # What cancels to rounding noise is zero: a threshold that is just met stays met.
+        atoms[np.abs(atoms) <= CLOSE * np.maximum(np.abs(self.atoms), np.abs(shift))] = 0.0
+        return Distribution(atoms, self.probs, self.leftover, self.w1_error)
 
     __radd__ = __add__
 

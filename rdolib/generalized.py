@@ -53,7 +53,7 @@ from rdolib.errors import InvalidArgumentError
 from rdolib.evaluation import unwrapped
 from rdolib.mdp import MDP
 from rdolib.objectives import Objective
-from rdolib.stock import SAME, Saturation, Units
+from rdolib.stock import Saturation, Units, near_zero
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -196,8 +196,8 @@ class _Agreed(Saturation):
 
     def side(self, state: Ints, stock: Floats, left: int = 0, slack: float = 0.0) -> NDArray[np.int8]:
         """As for the indicator, whose band is the widest."""
-        slack = max(slack, SAME)
-        sure, lost = stock >= -self.least[left, state] - slack, stock < -self.greatest[left, state] - slack
+        zero = near_zero(stock, slack)
+        sure, lost = stock >= -self.least[left, state] - zero, stock < -self.greatest[left, state] - zero
         return np.where(sure, 1, np.where(lost, -1, 0)).astype(np.int8)
 
 
@@ -212,7 +212,7 @@ def _problem(problem: Problem, horizon: int | None, behaviors: list[Behavior]) -
             return agreed
     units = problem.units
     if horizon is None and mdp.gamma < 1:  # keys grow beyond what integers in floats can count
-        plain = Units(1.0, 1.0 / mdp.gamma, False)
+        plain = Units.floats(mdp, np.zeros(1))
         units = plain if mdp.reward_dim == 1 else InternedUnits(plain, mdp.reward_dim)
     return replace(problem, units=units, saturation=None)
 

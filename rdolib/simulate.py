@@ -412,7 +412,7 @@ def _units(mdp: MDP, stocks: Floats) -> Units:
     k = inverse_discount(mdp.gamma)
     mesh = None if k is None else greatest_common_mesh(np.concatenate([mdp.reward.ravel(), stocks.ravel()]))
     if k is None or mesh is None:
-        return Units(1.0, 1.0 / mdp.gamma, False)
+        return Units.floats(mdp, stocks)
     return Units(float(mesh), float(k), True)
 
 

@@ -39,6 +39,7 @@ Bools = NDArray[np.bool_]
 
 #: Relative distance at which two stocks are one.
 SAME = 1e-12
+_NOISE = 1e-14  # of the largest stock or reward: what a sum that is zero may leave after a few steps
 _LARGEST_DENOMINATOR = 10**6
 _LARGEST_INTEGER = 2.0**52
 
@@ -65,6 +66,11 @@ def greatest_common_mesh(values: Floats, mesh: Fraction = Fraction(0)) -> Fracti
     return mesh if float(np.abs(values).max(initial=0.0)) < _LARGEST_INTEGER * mesh else None
 
 
+def near_zero(stock: Floats, slack: float = 0.0) -> Floats:
+    """How far from the edge of an indicator a stock counts as on it: its rounding, or ``slack`` if that is more."""
+    return np.asarray(np.maximum(slack, SAME * np.maximum(1.0, np.abs(stock))))
+
+
 def inverse_discount(gamma: float) -> int | None:
     """``k`` when ``gamma = 1/k`` for an integer ``k``, else None."""
     k = round(1.0 / gamma)
@@ -75,12 +81,14 @@ def inverse_discount(gamma: float) -> int | None:
 class Units:
     """How stocks are counted: ``key = stock / mesh`` and ``key_next = factor * (key + reward)``.
 
-    ``exact``: keys are integers (held in floats below 2**52). Otherwise they are rounded to 44 significant bits.
+    ``exact``: keys are integers (held in floats below 2**52). Otherwise they are rounded to 44 significant bits, and
+    what is smaller than ``noise`` is what rounding has left of zero.
     """
 
     mesh: float
     factor: float
     exact: bool
+    noise: float = 0.0
 
     @classmethod
     def of(cls, mdp: MDP, stocks: Floats) -> Units:
@@ -92,9 +100,15 @@ class Units:
                 # Stocks beyond this size are saturated, or the caller keeps them from growing.
                 size = max(float(np.abs(stocks).max(initial=0.0)), float(np.abs(mdp.reward).max(initial=0.0))) / mesh
                 miss = np.abs(stocks / mesh - np.rint(stocks / mesh))
-                if size < _LARGEST_INTEGER and (miss <= min(1e-6, SAME / mesh)).all():
+                if size < _LARGEST_INTEGER and (miss <= np.minimum(1e-6, near_zero(stocks) / mesh)).all():
                     return cls(mesh, float(k), True)
-        return cls(1.0, 1.0 / mdp.gamma, False)
+        return cls.floats(mdp, stocks)
+
+    @classmethod
+    def floats(cls, mdp: MDP, stocks: Floats) -> Units:
+        """Units in which stocks are what they are."""
+        largest = max(float(np.abs(part).max(initial=0.0)) for part in (stocks, mdp.reward))
+        return cls(1.0, 1.0 / mdp.gamma, False, _NOISE * largest)
 
     def key(self, stock: Floats) -> Floats:
         """Keys of stocks (any shape)."""
@@ -111,7 +125,8 @@ class Units:
         total = key + reward
         if not self.exact:
             # A sum that cancels to rounding noise is zero: 0.1 + 0.2 - 0.3 is 0.
-            noise = np.abs(total) < SAME * np.maximum(np.abs(key), np.abs(reward))  # (never an infinite stock)
+            parts = np.maximum(np.abs(key), np.abs(reward))  # (an infinite stock is never noise)
+            noise = np.abs(total) < np.maximum(SAME * parts, self.noise)
             total = np.where(noise, 0.0, total)
             return _round_bits(total * self.factor)
         return np.asarray(total * self.factor + 0.0)
@@ -445,8 +460,8 @@ class Saturation:
         if self.linear:
             return np.full(np.shape(stock), -1, dtype=np.int8)
         if self.slopes is None:
-            slack = max(slack, SAME)  # the same zero as the indicator's own
-            return np.where(stock >= -least - slack, 1, np.where(stock < -greatest - slack, -1, 0)).astype(np.int8)
+            zero = near_zero(stock, slack)
+            return np.where(stock >= -least - zero, 1, np.where(stock < -greatest - zero, -1, 0)).astype(np.int8)
         return np.where(stock >= -least - slack, 1, np.where(stock <= -greatest + slack, -1, 0)).astype(np.int8)
 
     def value(self, state: Ints, stock: Floats, side: NDArray[np.int8], left: int = 0) -> Floats:
@@ -493,13 +508,13 @@ class OrthantSaturation:
 
     def clamp(self, state: Ints, stock: Floats, left: int) -> Floats:
         """Stocks (n, m) with their sure components at infinity."""
-        return np.where(stock >= -self.least[left, state] - SAME, np.inf, stock)
+        return np.where(stock >= -self.least[left, state] - near_zero(stock), np.inf, stock)
 
     def side(self, state: Ints, stock: Floats, left: int = 0, slack: float = 0.0) -> NDArray[np.int8]:
         """-1 where some component is lost, +1 where all are sure, 0 in between."""
-        slack = max(slack, SAME)
-        sure = (stock >= -self.least[left, state] - slack).all(axis=-1)
-        lost = (stock < -self.greatest[left, state] - slack).any(axis=-1)
+        zero = near_zero(stock, slack)
+        sure = (stock >= -self.least[left, state] - zero).all(axis=-1)
+        lost = (stock < -self.greatest[left, state] - zero).any(axis=-1)
         return np.where(sure, 1, np.where(lost, -1, 0)).astype(np.int8)
 
     def value(self, state: Ints, stock: Floats, side: NDArray[np.int8], left: int = 0) -> Floats:

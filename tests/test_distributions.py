@@ -861,3 +861,9 @@ def test_vector_grids_refuse_what_they_cannot_hold():
 def test_bad_grids(make, message):
     with pytest.raises(InvalidArgumentError, match=message):
         make()
+
+
+def test_a_shift_that_cancels_leaves_no_noise() -> None:
+    nu = Distribution([0.1 + 0.2, 1.0], [0.5, 0.5])
+    assert (nu + -0.3).atoms.tolist() == [0.0, 0.7]
+    assert (Distribution([54321.081 + 0.9 * 27.7], [1.0]) - (54321.081 + 24.93)).atoms.tolist() == [0.0]

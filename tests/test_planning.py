@@ -582,3 +582,88 @@ def test_rewards_that_no_mesh_counts_together_are_not_called_exact() -> None:
     mdp = rdo.MDP.from_outcomes({0: {0: gamble, 1: [(1.0, 0, 1 / 999961, True)]}}, gamma=0.5)
     value = rdo.value_iteration(mdp, rdo.Surplus(), stock=-2.0, horizon=1).objective_value(0, -2.0)
     assert value == pytest.approx((1 + 1 / 999983) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e6])
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+def test_sums_of_large_decimals_meet_their_own_threshold(scale: float, decimals: int) -> None:
+    rng = np.random.default_rng(decimals)
+    for a, b in np.round(scale * rng.random((12, 2)), decimals).tolist():
+        mdp = rdo.MDP.from_outcomes({0: {0: [(1.0, 1, a, False)]}, 1: {0: [(1.0, 0, b, True)]}})
+        total = round(a + b, decimals)
+        value = rdo.value_iteration(mdp, rdo.Threshold(), stock=-total, horizon=2).objective_value(0, -total)
+        assert value == 1.0
+        assert rdo.optimize(mdp, rdo.Median(), horizon=2).value == pytest.approx(total, rel=1e-12)
+
+
+def test_stocks_carried_by_hand_are_known() -> None:
+    """Each division by gamma multiplies the rounding of what was added."""
+    loop = {0: {0: [(0.5, 1, 2.0, False), (0.5, 0, 2.0, False)], 1: [(1.0, 0, 2.0, False)]}}
+    table = {**loop, 1: {0: [(1.0, 0, 0.0, False)], 1: [(0.75, 1, 0.0, False), (0.25, 0, 2.0, False)]}}
+    mdp = rdo.MDP.from_outcomes(table, gamma=1 / 3, initial=1)
+    plan = rdo.optimize(mdp, rdo.CVaR(0.05))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        state, stock = 1, plan.stock
+        for t in range(60):
+            outcomes = table[state][plan.policy.action(state, stock, t)]
+            _, state, reward, _ = outcomes[rng.choice(len(outcomes), p=[p for p, *_ in outcomes])]
+            stock = (stock + reward) / mdp.gamma
+
+
+def test_a_potential_of_floats_is_not_counted_in_whole_numbers() -> None:
+    stock = 0.8510999631616176
+    walk = {0: {0: [(1.0, 1, -stock, False)]}, 2: {0: [(1.0, 2, 0.0, True)]}}
+    walk |= {1: {0: [(0.5, 2, -0.30001512364818494, False), (0.5, 1, 0.0, False)]}}
+    plan = rdo.optimize(rdo.MDP.from_outcomes(walk), rdo.Quadratic(), stock=stock, horizon=2)
+    assert rdo.Quadratic()(plan.returns + stock) == pytest.approx(plan.value, abs=1e-12)
+
+
+@pytest.mark.parametrize("memory", ["a", None, math.nan, math.inf, -1, True, [1]])
+@pytest.mark.parametrize("horizon", [None, 2])
+def test_a_memory_that_is_no_number_of_bytes(memory: Any, horizon: int | None) -> None:
+    mdp, rest = sure_or_even(), {"horizon": horizon, "memory": memory}
+    calls: list[Callable[[], Any]] = [
+        lambda: rdo.optimize(mdp, rdo.Mean(), **rest),
+        lambda: rdo.optimize(mdp, rdo.CVaR(0.5), **rest),
+        lambda: rdo.frontier(mdp, rdo.Quantile, [0.5], **rest),
+        lambda: rdo.frontier(mdp, rdo.TwoSlope, [0.5], **rest),
+        lambda: rdo.value_iteration(mdp, rdo.Threshold(), **rest),
+        lambda: rdo.value_iteration(mdp, rdo.Threshold(), representation=rdo.Exact(), **rest),
+        lambda: rdo.policy_iteration(mdp, rdo.Threshold(), **rest),
+        lambda: rdo.shaped_rewards(mdp, rdo.Surplus(), **rest),
+    ]
+    for call in calls:
+        with pytest.raises(rdo.InvalidArgumentError, match="memory must be a positive number; got"):
+            call()
+
+
+def test_a_tolerance_is_checked_with_a_representation_too() -> None:
+    with pytest.raises(rdo.InvalidArgumentError, match="tol must be a positive number; got 'fine'"):
+        rdo.value_iteration(sure_or_even(), rdo.Threshold(), horizon=2, representation=rdo.Exact(), tol="fine")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (["a"], "each of levels must be a number, such as 0.05; got 'a'"),
+        (["0.5"], "each of levels must be a number"),
+        ([None], "each of levels must be a number, such as 0.05; got None"),
+        ([0.5, True], "each of levels must be a number, such as 0.05; got True"),
+        ([0.5, 1j], "each of levels must be a number"),
+        ([[0.1, 0.2]], r"each of levels must be a number, such as 0.05; got \[0.1, 0.2\]"),
+        (np.ones((2, 2)), "each of levels must be a number"),
+        ("abc", "each of levels must be a number, such as 0.05; got 'a'"),
+        (np.array(0.5), "levels must be several numbers"),
+        (0.5, "levels must be several numbers, such as .*; got 0.5"),
+        (iter([]), "levels is empty"),
+    ],
+)
+def test_levels_that_are_no_numbers(levels: Any, message: str) -> None:
+    with pytest.raises(rdo.InvalidArgumentError, match=message):
+        rdo.frontier(sure_or_even(), rdo.CVaR, levels)
+
+
+def test_levels_of_any_kind_of_number() -> None:
+    front = rdo.frontier(sure_or_even(), rdo.CVaR, (x for x in [np.float32(0.5), 1, np.int64(1)]))
+    assert front.levels == (0.5, 1.0, 1.0) and front.values == pytest.approx([1.0, 1.5, 1.5])
