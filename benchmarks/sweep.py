@@ -6,6 +6,10 @@ the end, so both sides solve the identical finite problem: ours as shifted rows,
 the explicit product of states and stocks, in the form that is fastest there (state-action pairs, sparse
 matrix with 32-bit indices, output array reused, sweeps by `bellman_operator`). Values are compared before
 anything is timed.
+
+That is one sweep after the other over all 601 stocks. Besides, the problem as a user has it: `value_iteration` for all
+states and these stocks, policies included, against QuantEcon's 50 sweeps with policies. It sweeps at each step only the
+stocks that are not saturated yet, and finds out which ones these are, all of which counts.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from common import hardware, interleave, save
 from numpy.typing import NDArray
 from quantecon.markov import DiscreteDP
 
+import rdolib as rdo
 from rdolib import _kernels
 from rdolib.mdp import MDP
 
@@ -164,6 +169,29 @@ def compare(ours: Ours, peer: Peer, mdp: MDP) -> dict[str, float]:
     return {"quantecon": difference, "numpy": naive, "policies_agree": agree}
 
 
+def solve(mdp: MDP) -> rdo.Solution:
+    """The whole problem through the public function."""
+    return rdo.value_iteration(mdp, rdo.Threshold(), stock=np.arange(STOCKS) - float(STOCKS // 2), horizon=SWEEPS)
+
+
+def solve_peer(peer: Peer) -> None:
+    peer.start()
+    for _ in range(SWEEPS):
+        peer.sweep(True)
+
+
+def solutions_differ(mdp: MDP, peer: Peer) -> float:
+    """Largest difference between the two solutions, where no path of the peer's can have met an end of its window."""
+    solve_peer(peer)
+    solution, reach = solve(mdp), MAX_REWARD * SWEEPS
+    inside = np.arange(reach, STOCKS - reach)
+    state, stock = np.repeat(np.arange(mdp.n_states), len(inside)), np.tile(inside - float(STOCKS // 2), mdp.n_states)
+    ours = solution.policy.table.bounds(state, stock)[0].reshape(mdp.n_states, -1)
+    difference = float(np.abs(ours - peer.values()[:, inside]).max())
+    assert difference <= 1e-12, difference
+    return difference
+
+
 def scaling() -> dict[str, dict[str, Any]]:
     """Seconds per sweep along each size, and the exponent of the power law fitted to them."""
     axes: dict[str, tuple[list[int], Callable[[int], Ours]]] = {
@@ -271,6 +299,8 @@ def measure() -> dict[str, Any]:
     }
     times = interleave(contenders, 7, SWEEPS, lambda: (ours.start(), peer.start()))
     times |= interleave({"numpy": lambda: numpy_sweeps(mdp, 1)}, 7)
+    differences["solution"] = solutions_differ(mdp, peer)
+    solutions = interleave({"rdolib": lambda: solve(mdp), "quantecon": lambda: solve_peer(peer)}, 11)
     updates = STATES * ACTIONS * OUTCOMES * STOCKS
     memory, peer_memory = ours.bytes(), peer.bytes()
     compact = memory["value_layers"] + memory["transitions"]
@@ -287,12 +317,14 @@ def measure() -> dict[str, Any]:
         },
         "differences": differences,
         "seconds_per_sweep": times,
+        "seconds_per_solution": solutions,
         "updates_per_second": {name: updates / t["median"] for name, t in times.items()},
         "speed_ratio": {
             "values": times["quantecon"]["median"] / times["rdolib"]["median"],
             "with policy": times["quantecon with policy"]["median"] / times["rdolib with policy"]["median"],
             "one thread": times["quantecon"]["median"] / times["rdolib one thread"]["median"],
             "numpy": times["numpy"]["median"] / times["rdolib"]["median"],
+            "solution": solutions["quantecon"]["median"] / solutions["rdolib"]["median"],
         },
         "bytes": {"rdolib": memory, "quantecon": peer_memory},
         "memory_ratio": peer_memory["matrix"] / compact,
@@ -313,6 +345,8 @@ def show(result: dict[str, Any]) -> None:
     for name, times in result["seconds_per_sweep"].items():
         speed = result["updates_per_second"][name]
         print(f"{name:24}{1e3 * times['median']:12.3f}{1e3 * times['least']:12.3f}{speed:12.3g}")
+    for name, times in result["seconds_per_solution"].items():
+        print(f"{'solution, ' + name:24}{1e3 * times['median']:12.1f}{1e3 * times['least']:12.1f}")
     ratios = ", ".join(f"{name} {ratio:.1f}" for name, ratio in result["speed_ratio"].items())
     print(f"\ntimes faster: {ratios}")
     print(f"memory: {result['bytes']}, matrix / (layers + transitions) = {result['memory_ratio']:.1f}")

@@ -149,8 +149,7 @@ class Window:
             values = np.full((mdp.n_states, len(x)), np.nan)
         else:
             scale = mdp.gamma**t
-            stock = np.broadcast_to(x / scale, (mdp.n_states, len(x)))
-            state = np.broadcast_to(np.arange(mdp.n_states)[:, None], stock.shape)
+            stock, state = x[None, :] / scale, np.arange(mdp.n_states)[:, None]
             side = problem.saturation.side(state, stock, left)
             values = problem.saturation.value(state, stock, side, left)
             if problem.saturation.slopes is not None:

@@ -354,8 +354,8 @@ def _rest_after(mdp: MDP, horizon: int, steps: int) -> tuple[Floats, Floats]:
 
 def gap(table: Table, mdp: MDP, states: Ints, stocks: Floats) -> float:
     """Greatest distance between the bounds of a table, over all states and stocks."""
-    if isinstance(table, PotentialTable):
-        return 0.0  # its bounds are one number, and to read them all would be to solve for every state
+    if isinstance(table, PotentialTable | WindowTable) and table.exact:
+        return 0.0  # its bounds are one number, and to read them all takes longer than to solve, or is to solve
     at_once = max(1, 2**16 // len(stocks))  # a few states at a time: the table itself is what may be large
     widest = 0.0
     for first in range(0, len(states), at_once):
