@@ -64,7 +64,7 @@ class Planned:
 
     def strict(self, t: int) -> bool:
         # The table that is asked in the end counts. Reachable nodes know no stocks but their own, up to the last layer.
-        last = _innermost(self.table)
+        last = innermost(self.table)
         if isinstance(last, ReachableTable):
             return last.endless or t < len(last.nodes)
         return bool(last.exact)
@@ -80,7 +80,8 @@ class Planned:
         return self.table.rests(state, stock)
 
 
-def _innermost(table: Any) -> Any:
+def innermost(table: Any) -> Any:
+    """The table that is asked in the end."""
     while hasattr(table, "inner") or hasattr(table, "table"):
         table = getattr(table, "inner", getattr(table, "table", None))
     return table
@@ -88,7 +89,7 @@ def _innermost(table: Any) -> Any:
 
 def _counts_steps(table: Any) -> bool:
     """Whether a table for an endless horizon looks at the step: layers do, sets of nodes that are never left do not."""
-    last = _innermost(table)
+    last = innermost(table)
     by_step = isinstance(last, WindowTable | PotentialTable | LexicographicTable)
     return by_step or (isinstance(last, ReachableTable) and not last.endless)
 

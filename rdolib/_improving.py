@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from rdolib import _graph, bounds
 from rdolib._checks import as_int
 from rdolib._progress import bar
 from rdolib._reachable import Problem, ReachableTable, close, layers
-from rdolib._rungs import cut_depth, require_plannable
+from rdolib._rungs import check_effort, cut_depth, require_plannable
 from rdolib._unfolded import Unfolded
 from rdolib.dp import Policy
 from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
@@ -53,9 +52,7 @@ def require_improvable(mdp: MDP, objective: Objective, horizon: int | None) -> E
 
 def check_limits(tol: float | None, memory: int, max_iter: int | None) -> None:
     """`InvalidArgumentError` for limits out of range."""
-    for name, limit in [("memory", memory), *([] if tol is None else [("tol", tol)])]:
-        if not (isinstance(limit, Real) and float(limit) > 0):
-            raise InvalidArgumentError(f"{name} must be a positive number; got {limit!r}")
+    check_effort(tol, memory)
     count = None if max_iter is None else as_int(max_iter)
     if max_iter is not None and (count is None or count < 0):
         raise InvalidArgumentError(f"max_iter must be an integer of at least 0, or None; got {max_iter!r}")

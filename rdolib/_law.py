@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdolib._atoms import merge_vectors
-from rdolib._behavior import Behavior, behavior_of
+from rdolib._behavior import Behavior, behavior_of, innermost
 from rdolib._graph import ranges, total
 from rdolib._interned import InternedUnits
 from rdolib._progress import bar
-from rdolib._reachable import code
+from rdolib._reachable import ReachableTable, code
 from rdolib._tables import Table
 from rdolib.distributions import Distribution
 from rdolib.errors import MemoryLimitError, NotOptimizableError
@@ -47,8 +47,8 @@ class _Mass:
 class Counter:
     """How stocks and rewards of an MDP are counted along the way."""
 
-    def __init__(self, mdp: MDP, stock: Floats) -> None:
-        units = Units.of(mdp, stock)
+    def __init__(self, mdp: MDP, stock: Floats, units: Units | None = None) -> None:
+        units = Units.of(mdp, stock) if units is None else units
         self.units = units if mdp.reward_dim == 1 else InternedUnits(units, mdp.reward_dim)
         reward = mdp.reward / units.mesh
         self.reward = np.rint(reward) if units.exact else reward
@@ -81,7 +81,7 @@ def law_of_return(
     """
     behavior: Behavior = policy if hasattr(policy, "pairs") else behavior_of(mdp, policy)  # type: ignore[assignment]
     initial = np.asarray(stock, dtype=np.float64).reshape((1, -1) if mdp.reward_dim > 1 else (1,))
-    counter = Counter(mdp, initial)
+    counter = Counter(mdp, initial, _rounded_units(behavior))
     units = counter.units
     state = np.flatnonzero(start > 0)
     key = np.repeat(units.key(initial), len(state))
@@ -128,6 +128,16 @@ def law_of_return(
     earned = np.concatenate([e for e, _ in ends])
     prob = np.concatenate([p for _, p in ends])
     return Distribution(earned, prob / prob.sum(), leftover=left, w1_error=w1_error)
+
+
+def _rounded_units(behavior: Behavior) -> Units | None:
+    """Those of a table that knows no stocks but its own and counts them in rounded floats; else None.
+
+    A discount of ``1/k`` multiplies what rounds differently by ``k`` at every step.
+    """
+    table = innermost(getattr(behavior, "table", None))
+    units = table.problem.units if isinstance(table, ReachableTable) else None
+    return units if isinstance(units, Units) and not units.exact else None
 
 
 def largest_reward(mdp: MDP) -> float:

@@ -120,8 +120,8 @@ def sharpe(start: Start, objectives: list[Sharpe]) -> list[Found]:
     mean, _ = start.best_mean
     if mean <= _POSITIVE * float(np.abs(start.mdp.reward).max(initial=0.0)):
         raise NotOptimizableError(
-            f"{objectives[0]!r} needs a policy with a positive mean, and the greatest mean is {mean:.6g}: among "
-            "returns with negative means the ratio prefers the larger deviation; use rdo.MeanVariance(weight)"
+            f"{objectives[0]!r} needs a policy with a positive mean, and the greatest mean is {start.given(mean):.6g}: "
+            "among returns with negative means the ratio prefers the larger deviation; use rdo.MeanVariance(weight)"
         )
     return start.apart(lambda one: _sharpe(start, one, mean), objectives)
 
@@ -241,8 +241,11 @@ class _Search:
 
     def _beats(self, bound: float) -> bool:
         assert self.best is not None
-        best = self.best.value
-        return best < self.score.greatest and bound > best + GAP * max(1.0, abs(best))
+        best, greatest = self.best.value, self.score.greatest
+        # Within the table's error of the greatest value there is, no policy can be told to be better.
+        if greatest < np.inf:
+            best += self.score.of(self.best.b, self.best.upper) - self.score.of(self.best.b, self.best.lower)
+        return best < greatest and bound > best + GAP * max(1.0, abs(best))
 
     def _cell(self, left: _Point, right: _Point) -> tuple[float, float, _Point, _Point]:
         """Minus the bound of a cell, so that the most promising comes first; ``b`` breaks ties."""

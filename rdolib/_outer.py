@@ -12,6 +12,11 @@ base ``k``, so `Start.snap` rounds to one. On a lattice of returns a ``b`` next 
 rounds ``b`` to so few bits that adding rewards to it commits no error. All of this moves ``b`` by a tiny part of the
 range of returns, and every bound is computed at the ``b`` that was used.
 
+*Small rewards.* Tables break ties at absolute differences of 1e-12, which squares of small rewards do not reach. Every
+objective is homogeneous (`MeanVariance` together with its weight), so `found_by` searches with rewards multiplied by a
+power of two, which floats do without error, and divides what it finds. `ScaledTable` answers for the stocks of the
+problem as it was given.
+
 *Certified tables.* Where stocks have to be rounded, one table answers for many stocks. A search that has no exact table
 to hope for solves it once, for a range of ``b``, and reads it afterwards.
 """
@@ -19,9 +24,9 @@ to hope for solves it once, for a range of ``b``, and reads it afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +40,8 @@ from rdolib.distributions import Distribution
 from rdolib.dp import Policy, law
 from rdolib.errors import NotOptimizableError
 from rdolib.mdp import MDP
-from rdolib.objectives import ExpectedUtility, Mean, Objective
+from rdolib.objectives import ExpectedUtility, Mean, Objective, Quadratic
+from rdolib.risk import MeanVariance, OuterSearch, Sharpe, Variance
 from rdolib.stock import (
     end_components,
     ends_within,
@@ -46,6 +52,7 @@ from rdolib.stock import (
 )
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 T = TypeVar("T")
 
 #: Points at which a certified table is solved and read.
@@ -56,6 +63,8 @@ HALVINGS = 10
 GAP = 1e-12
 #: Wasserstein error, relative to the largest return, up to which a law counts as exact.
 SHARP = 1e-12
+_LIGHT = 2**26  # bytes for each state, where a search solves many tables whose stocks multiply without end
+_SMALL = 0.125  # of the largest reward, below which ties of 1e-12 are more than 1e-10 of its square
 _MOST_POINTS = 2**20  # of a lattice of returns, up to which all of them are tried
 _BITS = 39  # of b, in units of the largest return: then no sum of b and rewards is taken for the noise of a zero
 _DIGITS = 2.0**32  # largest b in units of its last digit in a base that floats do not hold exactly
@@ -88,13 +97,17 @@ class Solved:
 
 @dataclass
 class Start:
-    """The initial states of one problem. ``weights`` (S,) is their distribution; ``solves`` counts tables."""
+    """The initial states of one problem. ``weights`` (S,) is their distribution; ``solves`` counts tables.
+
+    ``scale``: the factor by which the rewards of ``mdp`` exceed those that were given.
+    """
 
     mdp: MDP
     weights: Floats
     horizon: int | None
     tol: float | None
     memory: int
+    scale: float = 1.0
     solves: int = 0
 
     def __post_init__(self) -> None:
@@ -139,7 +152,7 @@ class Start:
         For a utility that is not monotone the bounds hold where ``[low, high]`` is halved, up to `HALVINGS` times.
         """
         table = self._solve(utility, np.linspace(low, high, 2**HALVINGS + 1))
-        return table if _answers_between(table) else None
+        return table if answers_between(table) else None
 
     def scan(self, utility: ExpectedUtility) -> tuple[Floats, Solved]:
         """Many ``b`` over the whole range of returns at once, for tables that are certified only."""
@@ -148,7 +161,13 @@ class Start:
 
     def _solve(self, utility: ExpectedUtility, b: Floats) -> Table:
         self.solves += 1
-        return solve_table(self.mdp, utility, np.unique(-b), self.horizon, self.tol, self.memory, self.states)
+        tol = None if self.tol is None else self.tol * self.scale ** (utility.degree or 0.0)
+        memory = min(self.memory, _LIGHT * self.mdp.n_states) if self._is_heavy(utility) else self.memory
+        return solve_table(self.mdp, utility, np.unique(-b), self.horizon, tol, memory, self.states)
+
+    def _is_heavy(self, utility: ExpectedUtility) -> bool:
+        """Whether stocks multiply without end: much memory then buys little, and a search solves many times."""
+        return isinstance(utility, Quadratic) and self.tol is None and self.endless
 
     def _read(self, utility: ExpectedUtility, table: Table, b: Floats) -> tuple[Floats, Floats]:
         n = len(b)
@@ -168,7 +187,15 @@ class Start:
 
     def sharp(self, law: Distribution) -> bool:
         """Whether a law is that of the policy to rounding: nothing was cut off, no atoms were merged."""
-        return law.leftover == 0 and law.w1_error <= SHARP * self.size
+        return law.leftover == 0 and self.shows_quantiles(law)
+
+    def shows_quantiles(self, law: Distribution) -> bool:
+        """Whether the atoms of a law are those of the policy to rounding."""
+        return law.w1_error <= SHARP * max(self.size, float(np.abs(self.mdp.reward).max(initial=0.0)))
+
+    def given(self, x: float) -> float:
+        """A return in units of the rewards that were given."""
+        return x / self.scale
 
     @cached_property
     def best_mean(self) -> tuple[float, Table]:
@@ -187,9 +214,9 @@ class Start:
         """`NotOptimizableError` where returns have no finite bounds and no lattice."""
         if not self.bounded:
             raise NotOptimizableError(
-                f"{objective!r} with gamma = 1 and no horizon: returns lie between {self.least:.6g} and "
-                f"{self.greatest:.6g}, and the search has no finite set of candidates here; pass horizon=, or make the "
-                "rewards fractions with denominators up to a million"
+                f"{objective!r} with gamma = 1 and no horizon: returns lie between {self.given(self.least):.6g} and "
+                f"{self.given(self.greatest):.6g}, and the search has no finite set of candidates here; pass horizon=, "
+                "or make the rewards fractions with denominators up to a million"
             )
 
     @cached_property
@@ -207,6 +234,11 @@ class Start:
         some = self.mesh * np.rint(np.linspace(self.least, self.greatest, 16) / self.mesh)
         table = self.solve(utility, some).table
         return table.exact and isinstance(table, WindowTable | MonotoneTable)
+
+    @cached_property
+    def endless(self) -> bool:
+        """Whether a discount is all that ends some paths."""
+        return self.horizon is None and self.mdp.gamma < 1 and ends_within(self.mdp) is None
 
     @property
     def span(self) -> float:
@@ -239,8 +271,7 @@ class Start:
         if not self.bounded:
             return 0.0
         k = inverse_discount(self.mdp.gamma)
-        endless = self.horizon is None and self.mdp.gamma < 1 and ends_within(self.mdp) is None
-        mesh = greatest_common_mesh(self.mdp.reward) if k is not None and endless else None
+        mesh = greatest_common_mesh(self.mdp.reward) if k is not None and self.endless else None
         if mesh is None or k is None:
             return float(2.0 ** (np.ceil(np.log2(self.size)) - _BITS))
         finest = self.size / (2.0**_BITS if k & (k - 1) == 0 else _DIGITS)
@@ -248,7 +279,93 @@ class Start:
         return float(mesh / k**digits)
 
 
-def _answers_between(table: Table) -> bool:
+def answers_between(table: Table) -> bool:
+    """Whether a table is certified and answers for stocks between those it was solved for."""
     while isinstance(table, CutTable):
         table = table.table
     return isinstance(table, GridTable | WindowTable) and not table.exact
+
+
+@dataclass(frozen=True)
+class ScaledTable:
+    """A table of a problem with ``scale`` times the rewards, for the stocks of the problem itself."""
+
+    table: Table
+    scale: float
+
+    @property
+    def rung(self) -> str:
+        return f"{self.table.rung}; rewards times {self.scale:.6g}"
+
+    @property
+    def exact(self) -> bool:
+        return self.table.exact
+
+    @property
+    def iterations(self) -> int:
+        return self.table.iterations
+
+    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
+        lower, upper = self.table.bounds(state, self.scale * stock)
+        power = self.scale ** _degree(self.table)
+        return lower / power, upper / power
+
+    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
+        return self.table.action(state, self.scale * stock, t)
+
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        return self.table.side(state, self.scale * stock, t)
+
+    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
+        return self.table.rests(state, self.scale * stock)
+
+
+def _degree(table: Any) -> float:
+    """Degree of the utility of a table; those of searches are homogeneous."""
+    while hasattr(table, "table"):
+        table = table.table
+    return float(getattr(table, "problem", table).objective.degree)
+
+
+def found_by(
+    search: Callable[[Start, list[Any]], list[Found]],
+    mdp: MDP,
+    weights: Floats,
+    horizon: int | None,
+    tol: float | None,
+    memory: int,
+    objectives: list[Any],
+) -> list[Found]:
+    """What a search finds, with the rewards scaled where they are small."""
+    scale = _scale(mdp)
+    if scale == 1:
+        return search(Start(mdp, weights, horizon, tol, memory), objectives)
+    start = Start(replace(mdp, reward=mdp.reward * scale), weights, horizon, tol, memory, scale)
+    found = search(start, [_of_scaled(one, scale) for one in objectives])
+    return [_unscaled(one, scale, _power(objective)) for one, objective in zip(found, objectives, strict=True)]
+
+
+def _scale(mdp: MDP) -> float:
+    """The power of two that brings the largest reward to between 1 and 2, if it is small; else 1."""
+    largest = float(np.abs(mdp.reward).max(initial=0.0))
+    return float(np.ldexp(1.0, 1 - int(np.frexp(largest)[1]))) if 0 < largest < _SMALL else 1.0
+
+
+def _of_scaled(objective: OuterSearch, scale: float) -> OuterSearch:
+    """The objective whose value for scaled returns is ``scale**power`` times the value for returns."""
+    return MeanVariance(objective.weight / scale) if isinstance(objective, MeanVariance) else objective
+
+
+def _power(objective: OuterSearch) -> float:
+    return 2.0 if isinstance(objective, Variance) else 0.0 if isinstance(objective, Sharpe) else 1.0
+
+
+def _unscaled(found: Found, scale: float, power: float) -> Found:
+    return replace(
+        found,
+        value=found.value / scale**power,
+        upper=found.upper / scale**power,
+        stock=found.stock / scale,
+        table=ScaledTable(found.table, scale),
+        mixture=tuple((p, _unscaled(one, scale, power)) for p, one in found.mixture),
+    )

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rdolib._outer import GAP, SHARP, Found, Solved, Start
+from rdolib._outer import GAP, SCAN, Found, Solved, Start, answers_between
 from rdolib.errors import NotOptimizableError
 from rdolib.objectives import Threshold, TwoSlope
 from rdolib.risk import Expectile, Quantile
@@ -132,8 +132,8 @@ def _on_lattice(start: Start, needs: list[_Need]) -> tuple[Floats, Solved]:
             return b, solved
         if n >= _MOST_SCANNED:
             raise NotOptimizableError(
-                f"no policy reaches a return of {b[-1]:.6g} with the probability that the quantile needs: returns may "
-                "not end; pass horizon="
+                f"no policy reaches a return of {start.given(b[-1]):.6g} with the probability that the quantile needs: "
+                "returns may not end; pass horizon="
             )
         count *= 16
 
@@ -146,11 +146,21 @@ def _step(start: Start, need: _Need, b: Floats, solved: Solved, between: bool = 
     sure, maybe = np.flatnonzero(need.met(solved.lower)), np.flatnonzero(need.met(solved.upper))
     if len(sure) == 0:
         raise NotOptimizableError(
-            f"no policy is known to reach even the least possible return, {b[-1]:.6g}, with the probability that "
-            f"{need.objective!r} needs; raise memory=, or pass horizon="
+            f"no policy is known to reach even the least possible return, {start.given(b[-1]):.6g}, with the "
+            f"probability that {need.objective!r} needs; raise memory=, or pass horizon="
         )
     value, above = float(b[sure[0]]), max(0, int(maybe[0]) - 1) if between else int(maybe[0])
     return Found(value, float(b[above]), -value + 0.0, solved.table, start.solves)
+
+
+def _read_steps(start: Start, need: _Need) -> Found:
+    """From a certified table, first over the whole range of returns, then over what this leaves open."""
+    points, solved = start.scan(Threshold())
+    found = _step(start, need, points[::-1], Solved(solved.table, solved.lower[::-1], solved.upper[::-1]), True)
+    if found.upper > found.value and answers_between(solved.table):
+        points = np.linspace(found.upper, found.value, SCAN)
+        found = _step(start, need, points, start.read(Threshold(), solved.table, points), True)
+    return found
 
 
 def _bisect(start: Start, need: _Need) -> Found:
@@ -168,11 +178,10 @@ def _bisect(start: Start, need: _Need) -> Found:
     while high - low > 1.6 * step:
         solved = start.solve(utility, np.array([b]))
         if not solved.table.exact:
-            points, read = start.scan(utility)
-            return _step(start, need, points[::-1], Solved(read.table, read.lower[::-1], read.upper[::-1]), True)
+            return _read_steps(start, need)
         if need.met(solved.lower)[0]:
             law = start.law(solved.table, b) if sharp else None
-            sharp = law is not None and law.w1_error <= SHARP * start.size
+            sharp = law is not None and start.shows_quantiles(law)
             low = max(b, float(need.objective(law))) if law is not None and sharp else b
             best = Found(low, np.inf, -b + 0.0, solved.table, 0)
         else:

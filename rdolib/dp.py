@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rdolib import _law
 from rdolib._projected import EvaluatedTable, ProjectedTable, solve_projected
-from rdolib._rungs import MEMORY, check_horizon, gap, require_mdp, solve_table
+from rdolib._rungs import MEMORY, check_effort, check_horizon, gap, require_mdp, solve_table
 from rdolib._tables import Table
 from rdolib.distributions import CategoricalGrid, Distribution, Exact, QuantileGrid
 from rdolib.errors import InvalidArgumentError
@@ -200,6 +200,7 @@ def value_iteration(
     """
     require_mdp(mdp)
     stocks, horizon = check_stocks(mdp, stock), check_horizon(horizon)
+    check_effort(tol, memory)
     states = np.arange(mdp.n_states)
     if representation is not None and max_iter is not None:
         raise InvalidArgumentError("representation= and max_iter= cannot be combined; n sweeps from zero are horizon=n")

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ from numpy.typing import ArrayLike, NDArray
 from rdolib._cvar import cvar, mean_cvar
 from rdolib._moments import mean_variance, sharpe, variance
 from rdolib._optimistic import optimistic_cvar
-from rdolib._outer import Found, Start
+from rdolib._outer import Found, Start, found_by
 from rdolib._roots import expectile, quantile
-from rdolib._rungs import MEMORY, check_horizon, require_mdp, require_scalar, solve_table
+from rdolib._rungs import MEMORY, check_effort, check_horizon, require_mdp, require_scalar, solve_table
 from rdolib.distributions import Distribution, mixture
 from rdolib.dp import Policy, check_stocks, law, plain
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
@@ -179,7 +180,7 @@ def optimize(
         Largest gap between the bounds where the answer is certified rather than exact; None: the best the memory
         allows.
     memory : int
-        Limit in bytes.
+        Limit in bytes. Endless discounted searches with squares use at most 64 MiB a solve unless ``tol`` is given.
 
     Raises
     ------
@@ -198,6 +199,7 @@ def optimize(
     """
     require_mdp(mdp)
     horizon = check_horizon(horizon)
+    check_effort(tol, memory)
     if isinstance(objective, OuterSearch):
         if stock is not None:
             raise InvalidArgumentError(f"{objective!r} chooses its own initial stock; leave stock= out")
@@ -260,18 +262,29 @@ def frontier(
     """
     require_mdp(mdp)
     horizon = check_horizon(horizon)
+    check_effort(tol, memory)
     if not callable(objective) or isinstance(objective, Objective):
         raise InvalidArgumentError("frontier takes a family of objectives, such as rdo.CVaR: a callable from a level")
-    if not isinstance(levels, Iterable):
-        raise InvalidArgumentError(f"levels must be several numbers, such as [0.05, 0.5]; got {levels!r}")
-    level_list = tuple(float(x) for x in levels)
-    if not level_list:
-        raise InvalidArgumentError("levels is empty; give at least one level")
+    level_list = _numbers(levels)
     objectives = [objective(level) for level in level_list]
     first = objectives[0]
     if isinstance(first, OuterSearch) and all(type(one) is type(first) for one in objectives):
         return Frontier(level_list, tuple(_search(mdp, objectives, horizon, state, tol, memory)))
     return Frontier(level_list, tuple(optimize(mdp, one, horizon, state, tol=tol, memory=memory) for one in objectives))
+
+
+def _numbers(levels: Iterable[float]) -> tuple[float, ...]:
+    """The levels as floats; an error where they are not several numbers, one after another."""
+    try:
+        given = tuple(levels)
+    except TypeError:
+        raise InvalidArgumentError(f"levels must be several numbers, such as [0.05, 0.5]; got {levels!r}") from None
+    if not given:
+        raise InvalidArgumentError("levels is empty; give at least one level")
+    for level in given:
+        if not isinstance(level, Real) or isinstance(level, bool):
+            raise InvalidArgumentError(f"each of levels must be a number, such as 0.05; got {level!r}")
+    return tuple(float(level) for level in given)
 
 
 def _search(
@@ -283,7 +296,7 @@ def _search(
     if search is None:
         raise NotOptimizableError(f"{objectives[0]!r} has no search of its own; {objectives[0].reduction}")
     weights = start_distribution(mdp, state)
-    found = search(Start(mdp, weights, horizon, tol, memory), objectives)
+    found = found_by(search, mdp, weights, horizon, tol, memory, objectives)
 
     def plan(objective: OuterSearch, one: Found, component: bool = False) -> Plan:
         gap = one.upper - one.value if one.upper > one.value else 0.0

@@ -26,6 +26,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,12 +35,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from rdolib import _kernels, _wealth
 from rdolib._canonical import canonical
-from rdolib._checks import as_int
+from rdolib._checks import as_int, float_array
 from rdolib._progress import bar
 from rdolib._rungs import check_horizon
-from rdolib.errors import InvalidArgumentError
+from rdolib.dp import Policy
+from rdolib.errors import InvalidArgumentError, InvalidMDPError
 from rdolib.mdp import MDP
 from rdolib.objectives import ExpectedUtility
+from rdolib.optimize import start_distribution
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -80,10 +83,10 @@ class MonthlyReturns:
     cash: Floats = field(repr=False)
 
     def __post_init__(self) -> None:
-        months = np.asarray(self.months, dtype="datetime64[M]")
+        months = _as_months(self.months, "months")
         object.__setattr__(self, "months", months)
         for name in ("market", "cash"):
-            values = np.array(getattr(self, name), dtype=np.float64)
+            values = _as_floats(getattr(self, name), name).copy()
             object.__setattr__(self, name, values)
             if values.shape != months.shape or values.ndim != 1 or len(values) == 0:
                 raise InvalidArgumentError(
@@ -99,6 +102,10 @@ class MonthlyReturns:
         self._require_consecutive()
 
     def _require_consecutive(self) -> None:
+        if np.isnat(self.months).any():
+            raise InvalidArgumentError(
+                f"month number {int(np.isnat(self.months).argmax())} is NaT, no month; leave it out, with its returns"
+            )
         steps = np.diff(self.months).astype(np.int64)
         if (steps <= 0).any():
             raise InvalidArgumentError(
@@ -125,7 +132,7 @@ class MonthlyReturns:
 
     def between(self, first: str, last: str) -> MonthlyReturns:
         """The months from ``first`` to ``last``, both included; an error where one of them is not in the data."""
-        ends = np.array([first, last], dtype="datetime64[M]")
+        ends = _as_months([first, last], "first and last")
         if not self.months[0] <= ends[0] <= ends[1] <= self.months[-1]:
             raise InvalidArgumentError(f"{first} to {last} does not lie in the data, {self.first} to {self.last}")
         inside = (self.months >= ends[0]) & (self.months <= ends[1])
@@ -150,6 +157,34 @@ class MonthlyReturns:
         if kept > 0:
             market = mean + (market - mean) * np.sqrt(self.market.var() / kept)
         return prob, market, cash
+
+
+def _as_months(values: Any, name: str) -> Months:
+    try:
+        return np.asarray(values, dtype="datetime64[M]")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgumentError(f'{name} must be months such as "1987-10": {error}') from None
+
+
+def _as_floats(values: Any, name: str) -> Floats:
+    try:
+        return float_array(values, name)
+    except InvalidMDPError as error:
+        raise InvalidArgumentError(str(error)) from None
+
+
+def _as_number(value: Any, name: str, least: float = -np.inf) -> float:
+    if isinstance(value, Real) and not isinstance(value, bool) and least <= float(value) and np.isfinite(float(value)):
+        return float(value)
+    bound = "" if least == -np.inf else f" of at least {least:g}"
+    raise InvalidArgumentError(f"{name} must be a finite number of levels{bound}; got {value!r}")
+
+
+def _as_steps(horizon: int) -> int:
+    steps = check_horizon(horizon)
+    if steps is None:
+        raise InvalidArgumentError("horizon must be a number of months; got None")
+    return steps
 
 
 def _named(months: Months) -> str:
@@ -243,8 +278,11 @@ class Savings:
             raise InvalidArgumentError(f"top must be a positive integer, the highest level of wealth; got {top!r}")
         if n is None or n < 2:
             raise InvalidArgumentError(f"mixes must be an integer of at least 2; got {mixes!r}")
-        if not np.isfinite(flow):
-            raise InvalidArgumentError(f"flow must be a finite number of levels a month; got {flow!r}")
+        if not isinstance(returns, MonthlyReturns):
+            raise InvalidArgumentError(
+                f"returns must be MonthlyReturns, as of market_returns(); got {type(returns).__name__}"
+            )
+        flow = _as_number(flow, "flow")
         prob, market, cash = returns.outcomes(outcomes)
         shares = np.linspace(0.0, 1.0, n)
         growth = 1 + shares[:, None] * market + (1 - shares[:, None]) * cash
@@ -253,7 +291,7 @@ class Savings:
                 f"{outcomes} outcomes stretch a month to a growth factor of {growth.min():.6g}; use more outcomes, or "
                 "None for the months themselves"
             )
-        return cls(shares, growth, prob, float(flow), levels)
+        return cls(shares, growth, prob, flow, levels)
 
     # ---------------------------------------------------------------- as an MDP
 
@@ -295,15 +333,43 @@ class Savings:
         )
         return MDP(gamma=1.0, **arrays)
 
-    def strategy(self, policy: Any, offset: float, horizon: int) -> Ints:
+    def strategy(self, policy: Policy, offset: float, horizon: int) -> Ints:
         """The mixes (horizon, levels) that a policy for `mdp` takes when its stock is the level plus ``offset``.
 
         For a goal and a fixed-stock objective the offset is minus the goal; for a plan of `optimize` it is
         ``plan.stock - wealth``.
+
+        A policy knows the levels that can occur at a step, on small problems perhaps no others. What it does not know
+        gets the mix of the nearest level that it knows (of two, the lower). That changes nothing for wealth that is
+        rounded as in `mdp`. Wealth that is not rounded may come there; `bounds` and `replay` are then about the mixes
+        returned here. For the policy's own mix at every level, solve with ``stock=np.arange(top + 1) + offset``.
+
+        Raises
+        ------
+        InvalidArgumentError
+            An offset with which the policy knows no level whose mix matters, as when it was solved for another one; a
+            horizon longer than the policy's; a policy for another number of levels.
+
+        Examples
+        --------
+        >>> import rdolib as rdo
+        >>> from rdolib.savings import MonthlyReturns, Savings
+        >>> returns = MonthlyReturns(["2000-01", "2000-02"], [0.5, -0.5], [0.0, 0.0])
+        >>> savings = Savings.from_returns(returns, top=16, mixes=2, outcomes=None)
+        >>> solution = rdo.value_iteration(savings.mdp(wealth=8), rdo.Threshold(), stock=8 - 12, horizon=2)
+        >>> savings.strategy(solution.policy, -12, horizon=2)[:, [4, 8, 12]].tolist()
+        [[0, 0, 0], [0, 1, 0]]
         """
-        level = np.arange(self.top + 1)
-        months = range(check_horizon(horizon) or 0)
-        return np.stack([policy.actions(level, level + float(offset), t) for t in months]).astype(np.int64)
+        if not isinstance(policy, Policy):
+            raise InvalidArgumentError(f"policy must be the policy of a solution or plan; got {policy!r}")
+        if policy.mdp.n_states != self.top + 1:
+            raise InvalidArgumentError(
+                f"policy must be for this problem's mdp(), with {self.top + 1} states; got {policy.mdp.n_states} states"
+            )
+        level, above, steps = np.arange(self.top + 1), _as_number(offset, "offset"), _as_steps(horizon)
+        if policy.horizon is not None and steps > policy.horizon:
+            raise InvalidArgumentError(f"horizon must be at most the policy's, {policy.horizon}; got {steps}")
+        return np.stack([_nearest_known(policy, level, above, t) for t in range(steps)])
 
     # ---------------------------------------------------------------- wealth that is not rounded
 
@@ -319,7 +385,7 @@ class Savings:
             Nondecreasing and constant above the top, as `Threshold` and `Shortfall` are when the goal is at most the
             top.
         goal, wealth : float
-            In levels.
+            In levels; the wealth is at least 0.
         horizon : int
         strategy : int array, optional
             The mix of each month and level, (horizon, levels) or anything that numpy broadcasts to it: a number is a
@@ -328,22 +394,21 @@ class Savings:
         fine : int
             Cells of each level; the bounds close like one over this number.
         """
-        steps = check_horizon(horizon)
-        if steps is None:
-            raise InvalidArgumentError("horizon must be a number of months; got None")
+        steps, wealth = _as_steps(horizon), _as_number(wealth, "wealth", 0)
         value = self._final(objective, goal, fine)
         flow = self.flow * fine
         if strategy is None:
             low, high = (self._best(steps, value[up], flow, bool(up)) for up in (0, 1))
         else:
             low, high = self._follow(self._mixes(strategy, steps), value, flow, fine)
-        cell = min(int(np.floor(wealth * fine)), self.top * fine)
+        cell = int(min(wealth, self.top) * fine)
         return float(low[cell]), float(high[cell])
 
     def _final(self, objective: ExpectedUtility, goal: float, fine: int) -> tuple[Floats, Floats]:
         """Least and greatest utility on every cell after the last month."""
         if as_int(fine) is None or fine < 1:
             raise InvalidArgumentError(f"fine must be a positive integer; got {fine!r}")
+        goal = _as_number(goal, "goal")
         edge = np.append(np.arange(self.top * fine + 1) / fine, _FAR * self.top) - goal
         flat = isinstance(objective, ExpectedUtility) and objective.nondecreasing
         if not flat or objective.utility(edge[-2]) != objective.utility(edge[-1]):  # at the top, and far above
@@ -356,12 +421,12 @@ class Savings:
         return objective.utility(edge[:-1]), objective.utility(inside)
 
     def _mixes(self, strategy: ArrayLike, steps: int) -> Ints:
-        mixes = np.asarray(strategy)
         try:
-            mixes = np.broadcast_to(mixes, (steps, self.top + 1))
+            mixes = np.broadcast_to(np.asarray(strategy), (steps, self.top + 1))
         except ValueError:
+            shape = np.asarray(strategy, dtype=object).shape
             raise InvalidArgumentError(
-                f"strategy must broadcast to (horizon, levels) = ({steps}, {self.top + 1}); got shape {mixes.shape}"
+                f"strategy must broadcast to (horizon, levels) = ({steps}, {self.top + 1}); got shape {shape}"
             ) from None
         if mixes.dtype.kind not in "iu" or mixes.min() < 0 or mixes.max() >= len(self.mixes):
             raise InvalidArgumentError(f"strategy must hold numbers of mixes, integers from 0 to {len(self.mixes) - 1}")
@@ -400,18 +465,62 @@ class Savings:
     def replay(self, strategy: ArrayLike, market: ArrayLike, cash: ArrayLike, wealth: float) -> Floats:
         """Wealth (n, horizon + 1) before the first and after every month, in levels, never rounded and with no top.
 
-        ``market`` and ``cash`` (n, horizon) are returns, row by row: stretches of the past, or months drawn at random.
-        See `bounds` for ``strategy``.
+        ``market`` and ``cash`` (n, horizon) are returns of at least -1, row by row: stretches of the past, or months
+        drawn at random. See `bounds` for ``strategy``.
         """
-        market, cash = np.asarray(market, dtype=np.float64), np.asarray(cash, dtype=np.float64)
-        if market.ndim != 2 or market.shape != cash.shape:
+        market, cash = _as_floats(market, "market"), _as_floats(cash, "cash")
+        if market.ndim != 2 or market.shape != cash.shape or market.shape[1] == 0:
             raise InvalidArgumentError(
                 f"market and cash must have one shape, (n, horizon); got {market.shape} and {cash.shape}"
             )
+        for name, values in (("market", market), ("cash", cash)):
+            bad = ~(np.isfinite(values) & (values >= -1))
+            if bad.any():
+                row, month = np.argwhere(bad)[0]
+                raise InvalidArgumentError(
+                    f"{name} return {values[row, month]} in row {row}, month {month} is not a number of at least -1"
+                )
         mixes = self._mixes(strategy, market.shape[1])
-        held = np.full((len(market), market.shape[1] + 1), float(wealth))
+        held = np.full((len(market), market.shape[1] + 1), _as_number(wealth, "wealth", 0))
         for t in range(market.shape[1]):
             share = self.mixes[mixes[t, np.minimum(held[:, t], self.top).astype(np.int64)]]
             growth = 1 + share * market[:, t] + (1 - share) * cash[:, t]
             held[:, t + 1] = np.maximum(held[:, t] + self.flow, 0.0) * growth
         return held
+
+
+def _nearest_known(policy: Policy, level: Ints, offset: float, t: int) -> Ints:
+    """Actions (n,) at ascending levels; one that the policy does not know is that of the nearest level it knows."""
+    stock = level.astype(np.float64) + offset
+    action = _known(policy, level, stock, t)
+    known = action >= 0
+    if known.all():
+        return action
+    live = ~policy.mdp.terminal[level]
+    if t == 0 and not (known & live & _matters(policy, level, stock)).any():
+        raise InvalidArgumentError(
+            f"offset {offset:.6g}: the policy knows no level whose mix still matters with a stock of the level plus "
+            "this; pass the offset that it was solved for"
+        )
+    source = np.flatnonzero(known & live if (known & live).any() else known)  # ruin is a mix of nothing
+    nearest = np.abs(level[~known, None] - level[source]).argmin(axis=1)
+    action[~known] = action[source[nearest]]
+    return action
+
+
+def _matters(policy: Policy, level: Ints, stock: Floats) -> NDArray[np.bool_]:
+    """Levels (n,) whose mix at the start says that their stock is meant: what is decided anyway always has a mix."""
+    starts = np.isin(level, np.flatnonzero(start_distribution(policy.mdp, None)))
+    return np.asarray(starts | (policy.table.side(level, stock, 0) == 0))
+
+
+def _known(policy: Policy, level: Ints, stock: Floats, t: int) -> Ints:
+    """Actions (n,), -1 where the policy has none: halves of what it refuses are asked again."""
+    try:
+        return policy.actions(level, stock, t).astype(np.int64)
+    except InvalidArgumentError:
+        if len(level) == 1:
+            return np.array([-1])
+        half = len(level) // 2
+        parts = (slice(half), slice(half, None))
+        return np.concatenate([_known(policy, level[part], stock[part], t) for part in parts])

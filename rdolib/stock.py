@@ -458,7 +458,7 @@ class Saturation:
         """
         least, greatest = self.least[left, state], self.greatest[left, state]
         if self.linear:
-            return np.full(np.shape(stock), -1, dtype=np.int8)
+            return np.full(np.broadcast_shapes(np.shape(state), np.shape(stock)), -1, dtype=np.int8)
         if self.slopes is None:
             zero = near_zero(stock, slack)
             return np.where(stock >= -least - zero, 1, np.where(stock < -greatest - zero, -1, 0)).astype(np.int8)

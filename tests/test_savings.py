@@ -277,6 +277,27 @@ def test_stretches_outside_the_data_are_refused() -> None:
             months().between(*ends)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MonthlyReturns(["x"], [0.0], [0.0]), 'months must be months such as "1987-10": .*"x"'),
+        (lambda: MonthlyReturns(["2001-13"], [0.0], [0.0]), "months must be months"),
+        (lambda: MonthlyReturns([["2001-01"], []], [0.0], [0.0]), "months must be months"),
+        (lambda: MonthlyReturns(["NaT"], [0.0], [0.0]), "month number 0 is NaT"),
+        (lambda: MonthlyReturns(["2001-01", "NaT", "2001-03"], [0.0] * 3, [0.0] * 3), "month number 1 is NaT"),
+        (lambda: MonthlyReturns(["2001-01"], ["a"], [0.0]), "market is not an array of numbers"),
+        (lambda: MonthlyReturns(["2001-01"], [0.0], ["0.1"]), "cash is not an array of numbers"),
+        (lambda: MonthlyReturns(["2001-01"] * 2, [0.0, [1.0]], [0.0] * 2), "market is not an array of numbers"),
+        (lambda: months().between("x", "2001-02"), "first and last must be months such as"),
+        (lambda: months().between("2001-01", ["2001-02"]), "first and last must be months such as"),
+        (lambda: months().between("NaT", "2001-02"), "does not lie in the data"),
+    ],
+)
+def test_what_is_no_month_and_no_return(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(rdo.InvalidArgumentError, match=message):
+        call()
+
+
 @pytest.mark.parametrize("n", [3, 21, 50])
 def test_outcomes_keep_means_and_the_variance_of_the_market(n: int) -> None:
     returns = months(100)
@@ -400,6 +421,97 @@ def test_goals_from_one_solve_and_the_strategies_of_their_plans() -> None:
         assert low - error <= share <= high + error
 
 
+def worth(savings: Savings, mdp: rdo.MDP, mixes: Any, goal: float, wealth: int) -> float:
+    """P(level >= goal at the end) when the levels are rounded as in the MDP and the mixes are those of a strategy."""
+    value = (np.arange(savings.top + 1) >= goal).astype(float)
+    for mix in mixes[::-1]:
+        value = np.array(
+            [
+                value[s] if mdp.terminal[s] else sum(p * value[after] for p, after, _, _ in mdp.outcomes(s, mix[s]))
+                for s in range(savings.top + 1)
+            ]
+        )
+    return float(value[wealth])
+
+
+def test_a_strategy_where_the_policy_knows_few_levels() -> None:
+    # One month of half or one and a half. From the level 1 two are out of reach but by the market; from 2 they are kept
+    # in cash. The level 3, where 2 cannot be missed in cash, has the stock 1, of which the policy knows nothing.
+    returns = MonthlyReturns(["2000-01", "2000-02"], np.array([0.5, -0.5]), np.zeros(2))
+    savings = Savings.from_returns(returns, top=3, mixes=2, outcomes=None)
+    solution = rdo.value_iteration(savings.mdp(wealth=0), rdo.Threshold(), stock=-2, horizon=1)
+    with pytest.raises(rdo.InvalidArgumentError, match="stock 1 at state 3, step 0 cannot be reached"):
+        solution.policy.action(3, 1.0)
+    np.testing.assert_array_equal(savings.strategy(solution.policy, -2, 1), [[0, 1, 0, 0]])
+
+
+def test_a_strategy_takes_the_mix_of_the_nearest_level_known() -> None:
+    savings = small(0.0, top=12)
+    calls: list[int] = []
+
+    class Sparse:
+        """A table that knows the levels 2, 7, 8 and 11, in the order of the mixes 1, 2, 0, 1."""
+
+        def action(self, state: Any, stock: Any, t: int) -> Any:
+            calls.append(t)
+            chosen = np.full(13, -1)
+            chosen[[0, 2, 7, 8, 11]] = [0, 1, 2, 0, 1]
+            if (chosen[state] < 0).any():
+                raise rdo.InvalidArgumentError("unknown")
+            return chosen[state].astype(np.int32)
+
+        def side(self, state: Any, stock: Any, t: int) -> Any:
+            return np.zeros(len(state), dtype=np.int8)
+
+    policy = rdo.dp.Policy(savings.mdp("down"), Sparse(), 1)  # type: ignore[arg-type]
+    assert policy.mdp.terminal[0]  # so its mix serves nobody else, and is not passed on to the level 1
+    #         level    0  1  2  3  4  5  6  7  8  9  10 11 12
+    expected = [[0, 1, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 1]]
+    np.testing.assert_array_equal(savings.strategy(policy, -9, 1), expected)
+
+
+@pytest.mark.parametrize("rounding", ["split", "down", "up"])
+@pytest.mark.parametrize("flow", [0.0, 0.7, -0.9])
+@pytest.mark.parametrize("wealth", [3, 8])
+def test_strategies_of_small_problems_attain_the_optimum(rounding: Any, flow: float, wealth: int) -> None:
+    savings, goal = small(flow), 14
+    mdp = savings.mdp(rounding, wealth)
+    for horizon in (1, 3, 6):
+        for stock in ([wealth - goal], np.arange(savings.top + 1) - goal):
+            solution = rdo.value_iteration(mdp, rdo.Threshold(), stock=stock, horizon=horizon)
+            mixes = savings.strategy(solution.policy, -goal, horizon)
+            assert mixes.shape == (horizon, savings.top + 1)
+            value = solution.objective_value(wealth, wealth - goal)
+            assert worth(savings, mdp, mixes, goal, wealth) == pytest.approx(value, abs=1e-12)
+
+
+def test_a_plan_that_ends_in_ruin_has_a_strategy() -> None:
+    # Withdrawals of 3 a month ruin the level 2 at once: after that no level that lives can occur.
+    savings = small(-3.0)
+    plan = rdo.optimize(savings.mdp(wealth=2), rdo.Shortfall(), stock=2 - 5, horizon=3)
+    assert savings.strategy(plan.policy, -5, 3).shape == (3, 25)
+
+
+def test_offsets_that_nobody_solved_for_are_refused() -> None:
+    savings = small()
+    for objective in (rdo.Threshold(), rdo.Shortfall(), rdo.Mean()):
+        policy = rdo.value_iteration(savings.mdp(wealth=8), objective, stock=8 - 14, horizon=2).policy
+        if not isinstance(objective, type(rdo.Mean())):  # for the mean no stock matters
+            for offset in (-14.5, -13.7):
+                with pytest.raises(rdo.InvalidArgumentError, match=f"offset {offset}: the policy knows no level"):
+                    savings.strategy(policy, offset, 2)
+        for call, message in (
+            (lambda p: savings.strategy(p, "a", 2), "offset must be a finite number of levels; got 'a'"),
+            (lambda p: savings.strategy(p, np.nan, 2), "offset must be a finite number of levels; got nan"),
+            (lambda p: savings.strategy(p, -14, 3), "horizon must be at most the policy's, 2; got 3"),
+            (lambda p: savings.strategy(p, -14, None), "horizon must be a number of months; got None"),
+            (lambda p: small(top=23).strategy(p, -14, 2), "mdp.., with 24 states; got 25 states"),
+            (lambda p: savings.strategy(5, -14, 2), "policy must be the policy of a solution or plan; got 5"),
+        ):
+            with pytest.raises(rdo.InvalidArgumentError, match=message):
+                call(policy)
+
+
 def test_replay_by_hand() -> None:
     savings = Savings.from_returns(months(), top=20, flow=-2.0, mixes=3, outcomes=4)
     market, cash = [[0.5, -0.5], [0.0, -0.25]], [[0.1, 0.0], [0.0, 0.0]]
@@ -415,6 +527,8 @@ def test_replay_by_hand() -> None:
         (lambda: Savings.from_returns(months(), top=0), "top must be a positive integer"),
         (lambda: Savings.from_returns(months(), top=9, mixes=1), "mixes must be an integer of at least 2"),
         (lambda: Savings.from_returns(months(), top=9, flow=np.inf), "flow must be a finite number"),
+        (lambda: Savings.from_returns(months(), top=9, flow="a"), "flow must be a finite number"),  # type: ignore[arg-type]
+        (lambda: Savings.from_returns([0.1], top=9), "returns must be MonthlyReturns, .*; got list"),  # type: ignore[arg-type]
         (
             lambda: Savings.from_returns(months(), top=9, outcomes=13),
             "outcomes must be an integer from 1 to 12, or None",
@@ -435,6 +549,19 @@ def test_replay_by_hand() -> None:
         (lambda: small().bounds(rdo.Threshold(), 5, 3, 5, np.zeros((2, 25), int)), "must broadcast to"),
         (lambda: small().bounds(rdo.Threshold(), 5, 3, 5, 3), "integers from 0 to 2"),
         (lambda: small().bounds(rdo.Threshold(), 5, 3, 5, 0.5), "integers from 0 to 2"),
+        (lambda: small().bounds(rdo.Threshold(), 5, 3, 5, [[1], [1, 2]]), "must broadcast to"),
+        (lambda: small().bounds(rdo.Threshold(), 5, 3, -1.0), "wealth must be .* of at least 0; got -1.0"),
+        (lambda: small().bounds(rdo.Threshold(), 5, 3, np.nan), "wealth must be a finite number of levels"),
+        (lambda: small().bounds(rdo.Threshold(), 5, 3, "a"), "wealth must be a finite number .*; got 'a'"),  # type: ignore[arg-type]
+        (lambda: small().bounds(rdo.Threshold(), np.nan, 3, 5), "goal must be a finite number of levels; got nan"),
+        (lambda: small().bounds(rdo.Threshold(), "a", 3, 5), "goal must be a finite number"),  # type: ignore[arg-type]
+        (lambda: small().replay(0, [[0.0]], [[0.0]], -1), "wealth must be .* of at least 0; got -1"),
+        (lambda: small().replay(0, [[0.0]], [[0.0]], np.nan), "wealth must be a finite number"),
+        (lambda: small().replay(0, [[0.0, np.nan]], [[0.0, 0.0]], 5), "market return nan in row 0, month 1"),
+        (lambda: small().replay(0, [[0.0]], [[np.inf]], 5), "cash return inf in row 0, month 0"),
+        (lambda: small().replay(0, [[-1.5]], [[0.0]], 5), "is not a number of at least -1"),
+        (lambda: small().replay(0, [["a"]], [[0.0]], 5), "market is not an array of numbers"),
+        (lambda: small().replay(0, np.zeros((2, 0)), np.zeros((2, 0)), 5), r"one shape, \(n, horizon\)"),
         (lambda: small().replay(0, np.zeros((2, 3)), np.zeros((2, 2)), 5), r"one shape, \(n, horizon\)"),
     ],
 )

@@ -577,6 +577,88 @@ def test_nothing_is_ever_paid(gamma: float, horizon: int | None) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
+# small rewards, and endless problems that no table answers exactly
+
+SPREAD: Table = {
+    0: {0: [(F(1, 2), 1, F(1), False), (F(1, 2), 0, F(3), True)], 1: [(F(1), 1, F(1, 2), False)]},
+    1: {0: [(F(1, 2), 0, F(1), True), (F(1, 2), 0, F(3), True)], 1: [(F(1), 0, F(5, 2), True)]},
+}
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 1e-7, 1e-12])
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("K", "power"),
+    [
+        (lambda _: rdo.Sharpe(), 0),
+        (lambda _: rdo.Variance(), 2),
+        (lambda u: rdo.MeanVariance(0.5 / u), 1),
+        (lambda _: rdo.CVaR(0.3), 1),
+        (lambda _: rdo.MeanCVaR(0.3, 0.5), 1),
+        (lambda _: rdo.OptimisticCVaR(0.3), 1),
+        (lambda _: rdo.Expectile(0.2), 1),
+        (lambda _: rdo.Median(), 1),
+    ],
+)
+def test_small_rewards_are_the_same_problem(
+    K: Callable[[float], OuterSearch], power: int, gamma: float, unit: float
+) -> None:
+    """Every optimum is homogeneous, and so are its bounds; the policy takes the stocks of the problem as given."""
+
+    def plan(u: float) -> rdo.Plan:
+        table = {s: {a: [(float(p), t, float(r) * u, e) for p, t, r, e in o] for a, o in acts.items()}
+                 for s, acts in SPREAD.items()}  # fmt: skip
+        return rdo.optimize(rdo.MDP.from_outcomes(table, gamma=gamma), K(u), horizon=2)
+
+    large, small = plan(1.0), plan(unit)
+    scale = unit**power
+    assert small.value / scale == pytest.approx(large.value, rel=TINY)
+    assert np.array(small.bounds) / scale == pytest.approx(large.bounds, rel=GAP)
+    assert small.objective(small.returns) / scale == pytest.approx(large.value, rel=TINY)
+
+
+def test_messages_about_small_rewards_are_in_their_units() -> None:
+    loss = rdo.MDP.from_outcomes({0: {0: [(0.5, 0, -1e-7, True), (0.5, 0, -3e-7, True)]}})
+    with pytest.raises(rdo.NotOptimizableError, match="greatest mean is -2e-07"):
+        rdo.optimize(loss, rdo.Sharpe())
+
+
+def endless(gamma: float) -> rdo.MDP:
+    """Earn 1/2 or 1 for ever: all returns up to the greatest, each of them for sure."""
+    return rdo.MDP.from_outcomes({0: {0: [(1.0, 0, 0.5, False)], 1: [(1.0, 0, 1.0, False)]}}, gamma=gamma)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 1 / 7])
+def test_laws_count_stocks_as_their_tables_do(gamma: float) -> None:
+    """Stocks grow by 1/gamma a step, and so does any difference between two ways to round them."""
+    assert_plan(rdo.optimize(endless(gamma), rdo.Variance()), 0.0)
+    assert_plan(rdo.optimize(endless(gamma), rdo.MeanVariance(0.5)), 1 / (1 - gamma))
+
+
+def test_searches_with_squares_solve_light_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gamma = 1/2 all 2**t stocks of step t differ: memory does not make the table exact, it only takes time."""
+    monkeypatch.setattr("rdolib._outer._LIGHT", 2**20)
+    plan = rdo.optimize(endless(0.5), rdo.Variance())
+    assert plan.bounds[0] <= 0 == plan.bounds[1]
+    assert plan.residual < 1e-7 and plan.iterations <= 5  # no more can be known than the table's own error
+    assert int(plan.method.split()[1]) < 5000
+
+
+def test_quantiles_are_read_between_the_points_of_a_scan() -> None:
+    plan = rdo.optimize(endless(0.7), rdo.Quantile(0.05), memory=2**23)
+    assert plan.method.startswith("certified")
+    low, high = plan.bounds
+    assert low <= 1 / 0.3 <= high + TINY and plan.value == low
+    assert high - low < (high - high / 2) / 4000 / 2  # half a step of the scan
+
+
+@pytest.mark.parametrize("K", [rdo.Quantile(0.05), rdo.Expectile(0.05)], ids=repr)
+def test_a_sure_endless_return(K: OuterSearch) -> None:
+    sure = rdo.MDP.from_outcomes({0: {0: [(1.0, 1, 0.0, False)]}, 1: {0: [(1.0, 1, 200.0, False)]}}, gamma=1 / 3)
+    assert_plan(rdo.optimize(sure, K), 100.0)
+
+
+# --------------------------------------------------------------------------------------------------
 # refusals
 
 VECTOR = rdo.MDP.from_outcomes({0: {0: [(1.0, 0, (1.0, 2.0), True)]}})
