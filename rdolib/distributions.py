@@ -61,6 +61,8 @@ __all__ = [
     "wasserstein",
 ]
 
+_NOISE = 1e-14  # of the larger part of a sum: what rounding may leave of a zero
+
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Distribution:
@@ -387,7 +389,7 @@ class Distribution:
     def __add__(self, c: Any) -> Distribution:
         """Law of ``X + c``: `c` is a number, or an array of shape (m,) for a vector law.
 
-        A sum within 1e-12 times the larger of its parts from zero is zero.
+        A sum within 1e-14 times the larger of its parts from zero is zero.
 
         Examples
         --------
@@ -403,7 +405,7 @@ class Distribution:
             raise InvalidArgumentError(f"a shift of this law must be {need}, got {c!r}; give one number per component")
         atoms = self.atoms + shift
         # What cancels to rounding noise is zero: a threshold that is just met stays met.
-        atoms[np.abs(atoms) <= CLOSE * np.maximum(np.abs(self.atoms), np.abs(shift))] = 0.0
+        atoms[np.abs(atoms) <= _NOISE * np.maximum(np.abs(self.atoms), np.abs(shift))] = 0.0
         return Distribution(atoms, self.probs, self.leftover, self.w1_error)
 
     __radd__ = __add__

@@ -39,7 +39,8 @@ Bools = NDArray[np.bool_]
 
 #: Relative distance at which two stocks are one.
 SAME = 1e-12
-_NOISE = 1e-14  # of the largest stock or reward: what a sum that is zero may leave after a few steps
+_NOISE = 1e-14  # of a stock: what the rounding of a few steps may leave of a zero
+_EDGE = 2e-13  # of a stock: what its last kept bits may be off at the edge of an indicator
 _LARGEST_DENOMINATOR = 10**6
 _LARGEST_INTEGER = 2.0**52
 
@@ -68,7 +69,7 @@ def greatest_common_mesh(values: Floats, mesh: Fraction = Fraction(0)) -> Fracti
 
 def near_zero(stock: Floats, slack: float = 0.0) -> Floats:
     """How far from the edge of an indicator a stock counts as on it: its rounding, or ``slack`` if that is more."""
-    return np.asarray(np.maximum(slack, SAME * np.maximum(1.0, np.abs(stock))))
+    return np.asarray(np.maximum(max(slack, SAME), _EDGE * np.abs(stock)))
 
 
 def inverse_discount(gamma: float) -> int | None:
