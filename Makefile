@@ -1,6 +1,6 @@
 # make book   build the book from the committed outputs        make run    re-execute every chapter in place
 # make test   unit tests, and every chapter run and compared   make lint   style, types, normal form of the chapters
-# Needs only Python >= 3.11. To choose one: make PYTHON=/path/to/python3.12 book
+# Needs only Python >= 3.11.5 (what the lock needs). To choose one: make PYTHON=/path/to/python3.12 book
 PYTHON ?= python3
 JOBS ?= 2
 
@@ -14,7 +14,7 @@ PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install --quiet
 
 # --- the environment: one .venv, in two steps, each with a stamp -------------------------------------------------
 .venv/book.stamp: requirements-book.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("rdolib needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("the lock needs Python 3.11.5 or newer: make PYTHON=/path/to/python3.11 ..." if sys.version_info < (3, 11, 5) else 0)'
 	@echo "Creating the environment .venv (a few minutes the first time)"
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PIP_INSTALL) -r requirements-book.txt
