@@ -1,0 +1,141 @@
+"""Which objectives the agent can learn, their utilities on tensors, and the greedy action.
+
+The agent maximizes ``E f(c + G)`` over actions, with the law of ``G`` given by equally likely quantiles. So it serves
+the expected utilities that dynamic programming accepts, and no others; refusals are worded by the same function.
+Utilities are computed in float64: a large stock must not swallow the return that is added to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rdolib._rungs import require_plannable
+from rdolib.errors import InvalidArgumentError, NotOptimizableError
+from rdolib.mdp import MDP
+from rdolib.objectives import (
+    ZERO,
+    ExpectedUtility,
+    Exponential,
+    Homeostasis,
+    Mean,
+    Objective,
+    Quadratic,
+    Shortfall,
+    Surplus,
+    TargetReturn,
+    Threshold,
+    TwoSlope,
+)
+from rdolib.risk import CVaR, Expectile, MeanCVaR, MeanVariance, OptimisticCVaR, OuterSearch, Quantile, Sharpe, Variance
+
+Utility = Callable[[Tensor], Tensor]
+
+#: Two actions tie when their values differ by at most this, relative to max(1, |value|): the rule of the solvers.
+TIE = 1e-12
+_TWO_SLOPES = (TwoSlope, Mean, TargetReturn, Shortfall, Surplus)
+
+
+def require_learnable(objective: Objective, gamma: float, reward_dim: int) -> ExpectedUtility:
+    """The objective, if it is an expected utility that dynamic programming accepts without a horizon."""
+    require_plannable(MDP.from_outcomes({0: {0: [(1.0, 0, 1.0, True)]}}, gamma=gamma), objective, None)
+    if not isinstance(objective, ExpectedUtility):
+        raise NotOptimizableError(
+            f"the agent learns expected utilities (rdo.ExpectedUtility or one of its kinds); got {objective!r}, which "
+            "rdo.value_iteration can plan for"
+        )
+    if reward_dim > 1:
+        objective.utility(np.zeros((1, reward_dim)), reward_dim)  # utilities of scalars say so here
+    return objective
+
+
+def torch_utility(objective: ExpectedUtility, reward_dim: int, margin: float = ZERO) -> Utility:
+    """``f`` from tensors (..., m) to float64 tensors (...), also for scalar rewards, m = 1.
+
+    The library's own utilities are computed where the tensor is; any other callable goes through NumPy on the CPU.
+    What misses zero by less than `margin` counts as zero for `Threshold`: an atom that a network has learned never
+    stands exactly where it should.
+    """
+    formula = _formula(objective, reward_dim, margin)
+    if formula is not None:
+        return lambda x: formula(x.double())
+
+    def by_numpy(x: Tensor) -> Tensor:
+        array = x.detach().double().cpu().numpy()
+        worth = objective.utility(array[..., 0] if reward_dim == 1 else array, reward_dim)
+        return torch.from_numpy(np.ascontiguousarray(worth)).to(x.device)
+
+    return by_numpy
+
+
+def _formula(objective: ExpectedUtility, reward_dim: int, margin: float) -> Utility | None:
+    kind = type(objective)
+    if kind in _TWO_SLOPES and objective.slopes is not None:
+        below, above = objective.slopes
+        return lambda x: (below * x.clamp(max=0) + above * x.clamp(min=0)).sum(-1)
+    if isinstance(objective, Homeostasis) and kind is Homeostasis:
+        order = objective.norm
+        return lambda x: -torch.linalg.vector_norm(x, ord=order, dim=-1)
+    if isinstance(objective, Exponential) and kind is Exponential and reward_dim == 1:
+        beta = objective.beta
+        return lambda x: torch.expm1(beta * x[..., 0]) / beta
+    if kind is Threshold:
+        return lambda x: (x >= -margin).all(-1).double()
+    if kind is Quadratic:
+        return lambda x: -x.square().sum(-1)
+    return None
+
+
+def action_values(utility: Utility, stock: Tensor, quantiles: Tensor) -> Tensor:
+    """Means (B, A) of ``f(c + quantile)`` for stocks (B, m) and quantiles (B, A, N, m)."""
+    return utility(stock[:, None, None, :] + quantiles.double()).mean(-1)
+
+
+def greedy(worth: Tensor, available: Tensor | None) -> Tensor:
+    """The best available action (B,) for values (B, A); ties go to the lowest action.
+
+    ``available`` (B, A) is boolean; None means that every action can be taken.
+    """
+    if available is not None:
+        worth = worth.masked_fill(~available, -torch.inf)
+    best = worth.amax(-1, keepdim=True)
+    slack = TIE * best.abs().clamp(min=1.0)
+    good = worth >= torch.where(best.isfinite(), best - slack, best)
+    return good.to(torch.uint8).argmax(-1)
+
+
+def utility_of(objective: Objective) -> ExpectedUtility:
+    """The utility of ``G - b`` by which an objective that chooses its initial stock is reached (`rdolib.risk`)."""
+    if isinstance(objective, CVaR):
+        return Shortfall()
+    if isinstance(objective, OptimisticCVaR):
+        return Surplus()
+    if isinstance(objective, MeanCVaR):
+        return TwoSlope(*objective.two_slopes)
+    if isinstance(objective, Expectile):
+        return TwoSlope(1.0 - objective.level, objective.level)
+    if isinstance(objective, Quantile):
+        return Threshold()
+    if isinstance(objective, Variance | MeanVariance | Sharpe):
+        return Quadratic()
+    raise InvalidArgumentError(
+        f"choose_stock takes an objective that chooses its initial stock, such as rdo.CVaR(0.1); got {objective!r}"
+    )
+
+
+def require_same_utility(learned: ExpectedUtility, objective: OuterSearch) -> None:
+    """`InvalidArgumentError` unless the learned utility is, up to a positive factor, the one the objective needs."""
+    needed = utility_of(objective)
+    if needed.slopes is None or learned.slopes is None:
+        same = type(needed) is type(learned)
+    else:
+        (a, b), (x, y) = needed.slopes, learned.slopes
+        same = abs(a * y - b * x) <= 1e-9 * (abs(a) + abs(b)) * (abs(x) + abs(y)) and a * x + b * y > 0
+    if not same:
+        raise InvalidArgumentError(
+            f"{objective!r} is reached with the utility of {needed!r}, and this agent has learned {learned!r}; train "
+            f"one with {needed!r}"
+        )
