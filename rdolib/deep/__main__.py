@@ -87,7 +87,8 @@ def _config_options(command: argparse.ArgumentParser) -> None:
 
 def _config(options: argparse.Namespace) -> Config:
     given: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(Config)}
-    return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    settings: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
+    return Config(**settings)
 
 
 def _mdp(options: argparse.Namespace) -> MDP:

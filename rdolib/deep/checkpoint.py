@@ -8,6 +8,7 @@ of it is used. Nothing in a file can be run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def write(path: str | Path, tensors: dict[str, Tensor], meta: dict[str, Any]) ->
             "another place"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -227,7 +229,12 @@ def objective_of_json(data: dict[str, Any], given: ExpectedUtility | None) -> Ex
             raise ValueError(f"its utility is a function, {data['text']!r:.80}; pass it as objective=")
         return given
     parameters = [float(x) for x in data["parameters"]]
-    kinds: dict[str, Callable[..., ExpectedUtility]] = {**_PLAIN, "TwoSlope": TwoSlope, "Exponential": Exponential, "Homeostasis": Homeostasis}
+    kinds: dict[str, Callable[..., ExpectedUtility]] = {
+        **_PLAIN,
+        "TwoSlope": TwoSlope,
+        "Exponential": Exponential,
+        "Homeostasis": Homeostasis,
+    }
     found = kinds[name](*parameters)
     if given is not None and repr(given) != repr(found):
         raise ValueError(f"its objective is {found!r}, not {given!r}")

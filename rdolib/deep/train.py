@@ -236,8 +236,8 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training needs to go on, beside the agent."""
-        state = {"loop.observation": self.observation, "loop.start": self.start, "loop.earned": self.earned}
-        state |= {"loop.scale": self.scale, "loop.generator": self.generator.get_state(), "loop.sums": self._sums}
+        state = {"loop.start": self.start, "loop.earned": self.earned, "loop.scale": self.scale}
+        state |= {"loop.generator": self.generator.get_state(), "loop.sums": self._sums}
         state |= {"optimizer.mean": self.optimizer.mean, "optimizer.square": self.optimizer.square}
         state |= {"loop.target": self.target_flat}
         if self.env.resumable:
