@@ -237,6 +237,11 @@ def test_strided_halved_and_empty_tensors() -> None:
     assert quantile_huber(q, t.float(), taus.float()).dtype == torch.float64
 
 
+def test_other_devices_get_the_plain_form() -> None:
+    value = quantile_huber(*(x.to("meta") for x in example()))
+    assert value.shape == (4,) and value.device.type == "meta"
+
+
 def test_rows_do_not_depend_on_threads_or_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     q, t, taus = (x.numpy() for x in example(300, 90, 70))
     monkeypatch.setattr(_kernels, "n_threads", lambda: 1)
@@ -295,7 +300,10 @@ assert_on_card(*example(1, 1, 1), 1.0, {device!r})
 from rdolib.deep import _triton
 q, t, taus = (x.to({device!r}) for x in example(3, 4, 20, torch.float32))
 t[1, 3] = float("nan")
-assert _triton.loss_and_slope(q, t, taus, 1.0)[0].isnan().tolist() == [False, True, False]
+for kappa in (0.0, 1.0):
+    loss, slope = _triton.loss_and_slope(q, t, taus, kappa)
+    assert loss.isnan().tolist() == [False, True, False]
+    assert slope.isnan().all(1).tolist() == slope.isnan().any(1).tolist() == [False, True, False]
 taus[2] = 1.0
 assert _triton.loss_and_slope(q, t, taus, 1.0)[0].isnan().all()
 """
@@ -319,9 +327,31 @@ def assert_on_card(q: Tensor, t: Tensor, taus: Tensor, kappa: float, device: str
     assert_same(q, t, taus, kappa, tolerance, lambda *x: OnCard.apply(*x[:3]))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from rdolib.deep import _triton
+for kind in ("fp32", "fp64"):
+    for kappa, inverse in ((0.0, 3e38), (0.3, 1 / 0.3), (1e-8, 1e8)):
+        types = dict(q_ptr=f"*{kind}", t_ptr=f"*{kind}", tau_ptr=f"*{kind}", loss_ptr="*fp64", slope_ptr=f"*{kind}")
+        constants = dict(M=200, KAPPA=kappa, INVERSE=inverse, BLOCK=_triton.BLOCK, CHUNK=_triton.CHUNK)
+        types |= dict(n="i32") | dict.fromkeys(constants, "constexpr")
+        source = ASTSource(fn=_triton._kernel, signature=types, constexprs=constants)
+        assert "cubin" in compile(source, target=GPUTarget("cuda", 90, 32)).asm
+"""
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+@needs_triton
 def test_card_kernel_in_the_interpreter() -> None:
     run_apart(TRITON.format(device="cpu"), TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_card_kernel_compiles_without_a_card() -> None:
+    """Some operations that the interpreter knows do not exist on the card for float64."""
+    run_apart(COMPILE)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card")

@@ -64,14 +64,16 @@ def _count(x, q, limit, closed, out):  # type: ignore[no-untyped-def]
     Binary search for all quantiles at once: the inner loop has no branch and becomes vector instructions. The
     length of `x` is a power of two less one, so that no step leaves it.
     """
-    for i in range(len(q)):
-        out[i] = 0
     step = (len(x) + 1) // 2
-    while step > 0:
+    middle = x[step - 1]
+    for i in range(len(q)):
+        gap = middle - q[i]
+        out[i] = step if gap < limit or (closed and gap == limit) else 0
+    while step > 1:
+        step //= 2
         for i in range(len(q)):
             gap = x[np.uint64(out[i] + step - 1)] - q[i]
             out[i] += step if gap < limit or (closed and gap == limit) else 0
-        step //= 2
 
 
 @kernel(inline=True)
@@ -109,17 +111,16 @@ def _rows(q, t, taus, kappa, rows, loss, slope):  # type: ignore[no-untyped-def]
             y = q[row, i]
             a, b, c = np.uint64(below[i]), np.uint64(at[i]), np.uint64(above[i])
             under, over, d = np.float64(below[i]), np.float64(m - above[i]), y - middle
-            cost_under = under * (d - 0.5 * kappa) - far[a]
-            cost_over = far[m] - far[c] - over * (d + 0.5 * kappa)
+            lower, upper = 1 - taus[i], taus[i]
+            cost = lower * (under * (d - 0.5 * kappa) - far[a]) + upper * (far[m] - far[c] - over * (d + 0.5 * kappa))
+            pull = lower * under - upper * over
             if kappa > 0:  # otherwise nothing is near but targets equal to q, which cost nothing
                 gaps, gap_squares = _near_sums(x, first, near, squares, a, b, y)
-                under += gaps / kappa
-                cost_under += 0.5 * gap_squares / kappa
-                gaps, gap_squares = _near_sums(x, first, near, squares, b, c, y)
-                over -= gaps / kappa
-                cost_over += 0.5 * gap_squares / kappa
-            slope[row, i] = ((1 - taus[i]) * under - taus[i] * over) / m
-            total += (1 - taus[i]) * cost_under + taus[i] * cost_over
+                more_gaps, more_squares = _near_sums(x, first, near, squares, b, c, y)
+                cost += 0.5 * (lower * gap_squares + upper * more_squares) / kappa
+                pull += (lower * gaps + upper * more_gaps) / kappa
+            slope[row, i] = pull / m
+            total += cost
         loss[row] = total / m
 
 

@@ -38,17 +38,17 @@ CHUNK = 16  # terms added in float32
 def _add(loss, slope, u, tau, KAPPA: tl.constexpr, INVERSE: tl.constexpr):  # type: ignore[no-untyped-def]
     """Add the terms of ``u = target - quantile``; s is the slope of Huber's function divided by kappa."""
     if KAPPA > 0:
-        s = tl.clamp(u * INVERSE, -1.0, 1.0, propagate_nan=tl.PropagateNan.ALL)
+        s = tl.minimum(tl.maximum(u * INVERSE, -1.0), 1.0)
     else:
-        s = tl.where(u > 0, 1.0, tl.where(u < 0, -1.0, u))
+        s = tl.where(u > 0, 1.0, tl.where(u < 0, -1.0, 0.0))
     weighted = tl.where(u < 0, 1 - tau, tau) * s
     return loss + weighted * (u - (0.5 * KAPPA) * s), slope - weighted
 
 
 @jit
 def _kernel(  # type: ignore[no-untyped-def]
-    q_ptr, t_ptr, tau_ptr, loss_ptr, slope_ptr, n, m,
-    KAPPA: tl.constexpr, INVERSE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    q_ptr, t_ptr, tau_ptr, loss_ptr, slope_ptr, n,
+    M: tl.constexpr, KAPPA: tl.constexpr, INVERSE: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place = block * BLOCK + tl.arange(0, BLOCK)
@@ -58,9 +58,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     tau = tl.where((tau > 0) & (tau < 1), tau, float("nan"))
     loss = tl.zeros([BLOCK], tl.float64)
     slope = tl.zeros([BLOCK], tl.float64)
-    t_ptr += row * m
-    whole = m - m % CHUNK
-    for start in range(0, whole, CHUNK):
+    t_ptr += row * M
+    for start in range(0, M - M % CHUNK, CHUNK):
         part_loss, part_slope = tl.zeros_like(q), tl.zeros_like(q)
         for j in tl.static_range(CHUNK):
             u = tl.load(t_ptr + start + j) - q
@@ -68,12 +67,13 @@ def _kernel(  # type: ignore[no-untyped-def]
         loss += part_loss.to(tl.float64)
         slope += part_slope.to(tl.float64)
     part_loss, part_slope = tl.zeros_like(q), tl.zeros_like(q)
-    for j in range(whole, m):
+    for j in range(M - M % CHUNK, M):
         part_loss, part_slope = _add(part_loss, part_slope, tl.load(t_ptr + j) - q, tau, KAPPA, INVERSE)
     loss += part_loss.to(tl.float64)
     slope += part_slope.to(tl.float64)
-    tl.store(slope_ptr + row * n + place, (slope / m).to(q.dtype), mask=inside)
-    tl.store(loss_ptr + row * tl.num_programs(1) + block, tl.sum(tl.where(inside, loss, 0.0), 0) / m)
+    slope = tl.where(loss == loss, slope, loss)  # NaN where the loss is: least and greatest drop it
+    tl.store(slope_ptr + row * n + place, (slope / M).to(q.dtype), mask=inside)
+    tl.store(loss_ptr + row * tl.num_programs(1) + block, tl.sum(tl.where(inside, loss, 0.0), 0) / M)
 
 
 def loss_and_slope(
@@ -82,7 +82,8 @@ def loss_and_slope(
     """Loss (B,) and its slope (B, N) with respect to the quantiles (B, N), for targets (B, M) and taus (N,).
 
     All of one type, float32 or float64. Nothing is checked, since a look at the values would wait for the card: what
-    is not a number, and a tau outside (0, 1), makes its row of the loss NaN. One kernel is compiled for each kappa.
+    is not a number, and a tau outside (0, 1), makes its row of the loss NaN. One kernel is compiled for each pair of
+    kappa and M.
     """
     (batch, n), m = quantiles.shape, targets.shape[1]
     slope = quantiles.new_empty(batch, n)

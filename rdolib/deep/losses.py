@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -36,6 +35,8 @@ from rdolib.errors import InvalidArgumentError
 __all__ = ["energy_distance", "quantile_huber", "quantile_huber_reference"]
 
 Tensor = torch.Tensor
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def quantile_huber(quantiles: Tensor, targets: Tensor, taus: Tensor, kappa: float = 1.0) -> Tensor:
@@ -95,7 +96,7 @@ def quantile_huber(quantiles: Tensor, targets: Tensor, taus: Tensor, kappa: floa
     0.5
     """
     kappa = _check_quantiles(quantiles, targets, taus, kappa)
-    if quantiles.is_cpu or (quantiles.is_cuda and _has_triton()):
+    if quantiles.is_cpu or (quantiles.is_cuda and _HAS_TRITON):
         loss: Tensor = _loss_and_slope(quantiles, targets.detach(), taus.detach(), kappa)[0]
         return loss
     return quantile_huber_reference(quantiles, targets, taus, kappa)
@@ -221,11 +222,6 @@ def _backward(ctx: Any, by_loss: Tensor | None, by_slope: Tensor | None) -> tupl
 
 
 _loss_and_slope.register_autograd(_backward, setup_context=_keep_slope)
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 # --- checks -------------------------------------------------------------------------------------------------------
