@@ -88,7 +88,7 @@ def against_peers(rows: int, device: str, turns: int) -> dict[str, Any]:
     losses, arguments = contenders(), problem(rows, device=device)
     errors = compare(losses, arguments)
     calls = {name: partial(forward_and_backward, loss, *arguments) for name, loss in losses.items()}
-    times = interleave(calls, turns, calls=2)
+    times = interleave(calls, turns, calls=5)
     ratios = {
         figure: {name: t[figure] / times["rdolib"][figure] for name, t in times.items()}
         for figure in ("median", "least")
@@ -105,7 +105,7 @@ def growth(turns: int = 15) -> dict[str, Any]:
     return {"seconds": times, "exponent": float(slope)}
 
 
-def on_card(turns: int = 30) -> dict[str, Any] | str:
+def on_card(turns: int = 12) -> dict[str, Any] | str:
     if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
         return "not measured"
     result = against_peers(CARD_ROWS, "cuda", turns)
@@ -134,7 +134,7 @@ def on_card(turns: int = 30) -> dict[str, Any] | str:
     }
 
 
-def measure(turns: int = 25) -> dict[str, Any]:
+def measure(turns: int = 12) -> dict[str, Any]:
     return {
         "hardware": hardware("torch") | {"torch_threads": torch.get_num_threads()},
         "problem": {"quantiles": QUANTILES, "targets": QUANTILES, "kappa": KAPPA, "dtype": "float32"},
