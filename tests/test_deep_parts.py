@@ -378,10 +378,26 @@ def test_greedy_takes_the_lowest_of_tied_actions() -> None:
 def test_action_values_are_means_of_the_utility() -> None:
     quantiles = torch.tensor([[[-1.0, 3.0], [0.5, 0.5]]])[..., None]  # two actions, two quantiles
     values = action_values(torch_utility(rdo.TargetReturn(), 1), torch.tensor([[-1.0]], dtype=torch.float64), quantiles)
-    assert values.tolist() == [[-2.0, -0.5]]  # -(2 + 2) / 2 and -1/2
-    # A huge stock does not swallow the return: in float32, 1e8 + 0.25 would be 1e8.
-    values = action_values(torch_utility(rdo.Mean(), 1), torch.tensor([[1e8]], dtype=torch.float64), 0.5 * quantiles)
-    assert (values - 1e8).tolist() == [[0.5, 0.25]]
+    assert (values - 1.0).tolist() == [[-2.0, -0.5]]  # -(2 + 2) / 2 and -1/2, after f(-1) = -1
+    values = action_values(torch_utility(rdo.Quadratic(), 1), torch.tensor([[-1.0]], dtype=torch.float64), quantiles)
+    assert values.tolist() == [[-4.0, -0.25]]
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 1.0), (1.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-2.0, 0.5)])
+def test_two_slopes_have_a_short_cut(slopes: tuple[float, float]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    quantiles = torch.randn(9, 3, 20, 1, generator=generator)
+    stock = torch.tensor([0.0, 0.3, -0.7, 2.0, -2.0, 5.0, -5.0, 40.0, -40.0], dtype=torch.float64)[:, None]
+    utility = torch_utility(rdo.TwoSlope(*slopes), 1)
+    quick = action_values(utility, stock, quantiles)
+    plain = utility(stock[:, None, None, :] + quantiles.double()).mean(-1)
+    # Equal up to a number for each row; float32 quantiles, values around 40.
+    torch.testing.assert_close(quick - quick[:, :1], plain - plain[:, :1], rtol=0.0, atol=1e-5)
+    # A huge stock does not swallow the return: one slope is left, and the mean decides. 1e30 + 1 would be 1e30.
+    for sign, slope in ((1.0, slopes[1]), (-1.0, slopes[0])):
+        far = action_values(utility, torch.full((9, 1), sign * 1e30, dtype=torch.float64), quantiles)
+        mean = slope * quantiles[..., 0].double().mean(-1)
+        torch.testing.assert_close(far - far[:, :1], mean - mean[:, :1], rtol=0.0, atol=1e-5)
 
 
 def words_of_dp(mdp: rdo.MDP, objective: rdo.Objective) -> str:

@@ -8,6 +8,7 @@ Utilities are computed in float64: a large stock must not swallow the return tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,7 +33,25 @@ from rdolib.objectives import (
 )
 from rdolib.risk import CVaR, Expectile, MeanCVaR, MeanVariance, OptimisticCVaR, OuterSearch, Quantile, Sharpe, Variance
 
-Utility = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Utility:
+    """``f`` from tensors (..., m) to float64 tensors (...), also for scalar rewards, m = 1.
+
+    Attributes
+    ----------
+    f : callable
+    slopes : (float, float) or None
+        Of ``f(x) = below * min(x, 0) + above * max(x, 0)`` for scalars, which has a short cut.
+    """
+
+    f: Callable[[Tensor], Tensor]
+    slopes: tuple[float, float] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``f(x)``."""
+        return self.f(x)
+
 
 #: Two actions tie when their values differ by at most this, relative to max(1, |value|): the rule of the solvers.
 TIE = 1e-12
@@ -53,7 +72,7 @@ def require_learnable(objective: Objective, gamma: float, reward_dim: int) -> Ex
 
 
 def torch_utility(objective: ExpectedUtility, reward_dim: int, margin: float = ZERO) -> Utility:
-    """``f`` from tensors (..., m) to float64 tensors (...), also for scalar rewards, m = 1.
+    """The utility of an objective on tensors.
 
     The library's own utilities are computed where the tensor is; any other callable goes through NumPy on the CPU.
     What misses zero by less than `margin` counts as zero for `Threshold`: an atom that a network has learned never
@@ -61,17 +80,18 @@ def torch_utility(objective: ExpectedUtility, reward_dim: int, margin: float = Z
     """
     formula = _formula(objective, reward_dim, margin)
     if formula is not None:
-        return lambda x: formula(x.double())
+        slopes = objective.slopes if reward_dim == 1 else None
+        return Utility(lambda x: formula(x.double()), slopes)
 
     def by_numpy(x: Tensor) -> Tensor:
         array = x.detach().double().cpu().numpy()
         worth = objective.utility(array[..., 0] if reward_dim == 1 else array, reward_dim)
         return torch.from_numpy(np.ascontiguousarray(worth)).to(x.device)
 
-    return by_numpy
+    return Utility(by_numpy)
 
 
-def _formula(objective: ExpectedUtility, reward_dim: int, margin: float) -> Utility | None:
+def _formula(objective: ExpectedUtility, reward_dim: int, margin: float) -> Callable[[Tensor], Tensor] | None:
     kind = type(objective)
     if kind in _TWO_SLOPES and objective.slopes is not None:
         below, above = objective.slopes
@@ -90,8 +110,25 @@ def _formula(objective: ExpectedUtility, reward_dim: int, margin: float) -> Util
 
 
 def action_values(utility: Utility, stock: Tensor, quantiles: Tensor) -> Tensor:
-    """Means (B, A) of ``f(c + quantile)`` for stocks (B, m) and quantiles (B, A, N, m)."""
+    """Means (B, A) of ``f(c + quantile)`` for stocks (B, m) and quantiles (B, A, N, m).
+
+    Up to a number that is the same for all actions of a row.
+    """
+    if utility.slopes is not None:
+        return _two_slope_values(*utility.slopes, stock, quantiles[..., 0])
     return utility(stock[:, None, None, :] + quantiles.double()).mean(-1)
+
+
+def _two_slope_values(below: float, above: float, stock: Tensor, quantiles: Tensor) -> Tensor:
+    """The same for two slopes, less ``f(c)``, so that no large stock is added to anything.
+
+    With ``f(x) = above * x + (below - above) * min(x, 0)`` and ``min(c + q, 0) = c + min(q, -c)``. Beyond all quantiles
+    it does not matter how large the stock is.
+    """
+    least, greatest = torch.aminmax(quantiles)
+    kink = (-stock).clamp(least, greatest).to(quantiles.dtype)
+    short = torch.minimum(quantiles, kink[..., None]).mean(-1) - kink.clamp(max=0.0)
+    return above * quantiles.mean(-1).double() + (below - above) * short.double()
 
 
 def greedy(worth: Tensor, available: Tensor | None) -> Tensor:
