@@ -474,5 +474,8 @@ def test_the_spec_makes_networks_without_touching_the_global_generator() -> None
     before = torch.get_rng_state()
     spec = Spec(Observation((), torch.int64, 3), 2, 1, 1.0, (0.0,), (1.0,), (0.0,), (2.0,))
     network = spec.network(Config(hidden=(4,), quantiles=2))
-    assert network.size.device.type == "meta" and spec.margin == pytest.approx(0.01)
+    assert next(network.parameters()).device.type == "meta"
+    initialize(network, torch.Generator().manual_seed(0))
+    assert network(torch.tensor([2]), torch.zeros(1, 1, dtype=torch.float64)).shape == (1, 2, 2, 1)
+    assert spec.margin == pytest.approx(0.01)
     assert torch.equal(torch.get_rng_state(), before)

@@ -58,15 +58,14 @@ class Spec:
         """By how much a predicted return may miss a threshold and still count as having reached it."""
         return MARGIN * max(b - a for a, b in zip(self.span_low, self.span_high, strict=True))
 
-    def network(self, config: Config, device: torch.device | str = "meta") -> QuantileNetwork:
-        """A network of the right shape; without weights on the device "meta"."""
+    def network(self, config: Config) -> QuantileNetwork:
+        """A network of the right shape, its weights still without values (on the device "meta")."""
         low, high = (torch.tensor(x, dtype=torch.float64) for x in (self.span_low, self.span_high))
         span = torch.where(high > low, high - low, 1.0)
-        with torch.device(device):
-            return QuantileNetwork(
-                self.observation.count, self.observation.shape, self.n_actions, config.quantiles, config.hidden,
-                low.to(device), (low + span).to(device), (0.5 * span).to(device),
-            )  # fmt: skip
+        return QuantileNetwork(
+            self.observation.count, self.observation.shape, self.n_actions, config.quantiles, config.hidden, low,
+            low + span, 0.5 * span, device="meta",
+        )  # fmt: skip
 
 
 class Agent:

@@ -77,6 +77,8 @@ class QuantileNetwork(nn.Module):
         Range of stocks.
     size : (m,) tensor
         Size of returns.
+    device : str
+        Of the weights; on "meta" they have shapes only, until `initialize` draws them or a file's are assigned.
     """
 
     size: Tensor
@@ -91,17 +93,19 @@ class QuantileNetwork(nn.Module):
         low: Tensor,
         high: Tensor,
         size: Tensor,
+        device: str = "cpu",
     ) -> None:
         super().__init__()
         self.outputs = (n_actions, n_quantiles, len(low))
         self.features = StockFeatures(low, high)
         self.register_buffer("size", size.float())
-        self.encoder = _encoder(count, shape, hidden[0])
-        self.stock = nn.Linear(self.features.count, hidden[0], bias=False)
+        self.encoder = _encoder(count, shape, hidden[0], device)
+        self.stock = nn.Linear(self.features.count, hidden[0], bias=False, device=device)
         layers: list[nn.Module] = []
         for width, following in itertools.pairwise(hidden):
-            layers += [nn.Linear(width, following), nn.ReLU()]
-        self.body = nn.Sequential(nn.ReLU(), *layers, nn.Linear(hidden[-1], math.prod(self.outputs)))
+            layers += [nn.Linear(width, following, device=device), nn.ReLU()]
+        last = nn.Linear(hidden[-1], math.prod(self.outputs), device=device)
+        self.body = nn.Sequential(nn.ReLU(), *layers, last)
 
     def forward(self, observation: Tensor, stock: Tensor) -> Tensor:
         """Quantiles of every action."""
@@ -122,24 +126,30 @@ class _Image(nn.Module):
         return x.float() / 255.0
 
 
-def _encoder(count: int, shape: tuple[int, ...], width: int) -> nn.Module:
+def _encoder(count: int, shape: tuple[int, ...], width: int, device: str) -> nn.Module:
     if count:
-        return nn.Embedding(count, width)  # a linear layer on one-hot vectors
+        return nn.Embedding(count, width, device=device)  # a linear layer on one-hot vectors
     if len(shape) != 3:
-        return nn.Sequential(_Vector(), nn.Linear(math.prod(shape), width))
+        return nn.Sequential(_Vector(), nn.Linear(math.prod(shape), width, device=device))
     channels, height, breadth = shape
     layers: list[nn.Module] = [_Image()]
     for out, kernel, stride in _CONVOLUTIONS:
-        layers += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU()]
+        layers += [nn.Conv2d(channels, out, kernel, stride, device=device), nn.ReLU()]
         channels, height, breadth = out, (height - kernel) // stride + 1, (breadth - kernel) // stride + 1
         if height < 1 or breadth < 1:
             raise InvalidArgumentError(f"images of shape {shape} are too small; they must be at least 36 x 36")
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * breadth, width))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * breadth, width, device=device))
 
 
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights from a generator, uniformly within one over the root of the number of inputs."""
+    """Draw all weights from a generator, on its device, uniformly within one over the root of the number of inputs."""
+    device = generator.device
     with torch.no_grad():
+        for module in network.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(torch.empty_like(weight, device=device)))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
         for module in network.modules():
             if isinstance(module, nn.Embedding):  # a linear layer whose other inputs are zero
                 module.weight.uniform_(-1.0, 1.0, generator=generator)

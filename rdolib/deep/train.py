@@ -105,10 +105,7 @@ class Learner:
         self.low, self.high = (
             torch.tensor(x, dtype=torch.float64, device=self.device) for x in (self.spec.low, self.spec.high)
         )
-        self.online = self.spec.network(config).to_empty(device=self.device)
-        fixed = self.spec.network(config, self.device)
-        for name, buffer in self.online.named_buffers():
-            buffer.copy_(fixed.get_buffer(name))
+        self.online = self.spec.network(config)
         initialize(self.online, self.generator)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer, self.target_flat = Adam(self.online), flatten(self.target)
