@@ -176,6 +176,12 @@ def test_available_actions_and_a_wrong_one() -> None:
         rdo.InvalidArgumentError, match=r"action 2 is not available at state 0; its actions are \[0, 1\]"
     ):
         env.step(torch.tensor([0, 2]))
+    for wrong in (-1, 3):
+        with pytest.raises(rdo.InvalidArgumentError, match=f"action {wrong} is not available at state 0"):
+            env.step(torch.tensor([0, wrong]))
+    for shape in (torch.tensor([0]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(rdo.InvalidArgumentError, match="one for each of the 2 environments"):
+            env.step(shape)
     draws = random_action(env.available(torch.ones(3000, dtype=torch.int64)), 3, torch.ones(3000), env.generator)
     # Actions 0 and 2, half of the time each; four standard errors.
     assert torch.bincount(draws, minlength=3).tolist() == pytest.approx([1500, 0, 1500], abs=110)

@@ -616,6 +616,19 @@ def test_a_policy_that_walks_in_circles_is_simulated(monkeypatch: pytest.MonkeyP
     assert report.achieved.tolist() == [0.0] and report.regret.tolist() == [1.0]
 
 
+def test_several_starts_are_graded_as_their_mixture() -> None:
+    table = {s: {0: [(1.0, 2, s, True)], 1: [(0.5, 2, 3.0 * s, True), (0.5, 2, -1.0, True)]} for s in (0, 1)}
+    mdp = rdo.MDP.from_outcomes(table, initial=[0.25, 0.75, 0.0])
+    agent = train(TabularEnv(mdp, 16), rdo.Shortfall(), replace(SMALL, steps=20))
+    report = grade(agent, mdp, rdo.CVaR, levels=[0.5])
+    row, parts = report.rows[0], rdo.evaluate(mdp, agent)
+    law = rdo.mixture([parts(0, report.rows[0].stock), parts(1, report.rows[0].stock)], [0.25, 0.75])
+    assert row.state is None and row.achieved == pytest.approx(law.cvar(0.5), abs=1e-12)
+    assert row.optimum == pytest.approx(rdo.optimize(mdp, rdo.CVaR(0.5)).value, abs=1e-12)
+    simulated = grade(agent, mdp, rdo.CVaR, levels=[0.5], episodes=4000).rows[0]
+    assert abs(simulated.achieved - row.achieved) <= 5 * simulated.standard_error + 1e-9
+
+
 def test_grades_refuse_what_does_not_fit(trained: Agent) -> None:
     mdp = bets()
     other = rdo.MDP.from_outcomes({0: {0: [(1.0, 1, 1.0, True)]}})

@@ -214,11 +214,7 @@ class TabularEnv:
 
     def step(self, action: Tensor) -> Step:
         """One step of every environment; episodes that are over begin anew."""
-        pair = self.pair[self.states, action]
-        if self.device.type == "cpu" and (pair < 0).any():  # asking a GPU would make it wait
-            bad = int((pair < 0).nonzero()[0, 0])
-            self.mdp.pair_index(self.states[bad : bad + 1].numpy(), action[bad : bad + 1].numpy())
-        outcome = self._draw(pair)
+        outcome = self._draw(self._pair(action))
         reached, terminated = self.next_state[outcome], self.ends[outcome]
         self.elapsed = self.elapsed + 1
         truncated = ~terminated & (self.elapsed >= self.max_steps)
@@ -228,6 +224,21 @@ class TabularEnv:
         return Step(
             self.observe(self.states), self.reward[outcome], terminated, truncated, self.observe(reached)
         )  # fmt: skip
+
+    def _pair(self, action: Tensor) -> Tensor:
+        """The (state, action) pair of each environment; on a GPU, which would have to wait, nothing is checked."""
+        if self.device.type != "cpu":
+            return self.pair[self.states, action]
+        if action.shape != self.states.shape or action.dtype.is_floating_point:
+            raise InvalidArgumentError(
+                f"actions must be integers, one for each of the {self.num_envs} environments; got shape "
+                f"{tuple(action.shape)} of {action.dtype}"
+            )
+        pair = self.pair[self.states, action.clamp(0, self.n_actions - 1)]
+        bad = (pair < 0) | (action < 0) | (action >= self.n_actions)
+        if bad.any():
+            self.mdp.pair_index(self.states[bad].numpy(), action[bad].numpy())
+        return pair
 
     def observe(self, states: Tensor) -> Tensor:
         """Observations of states (n,)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ class Graded:
     random : float
         Of the uniformly random policy; nan where its return need not end.
     w1 : float
-        Wasserstein distance between the predicted and the true law of the return; nan where it was not computed.
+        Wasserstein distance between the predicted and the true law of the return; nan where it was not computed. Where
+        actions tie, the law depends on which is taken, later too, and the distance can be large without any regret.
     """
 
     state: int | None
@@ -248,20 +250,16 @@ class _Examiner:
     def levels(self, family: Iterable[tuple[float | None, Any]]) -> Iterator[Graded]:
         """A line for every level, from the initial states."""
         weights = start_distribution(self.mdp, None)
-        states = np.flatnonzero(weights > 0)
+        states = np.flatnonzero(weights > 0).tolist()
+        random = _mixed([self._random(s) for s in states], weights[states])
         with bar("grading") as progress:
             for level, objective in family:
                 c = self.agent.choose_stock(objective)
-                parts = [self._returns(int(s), np.array(c)) for s in states]
-                returns = _mixed([law for law, _ in parts], weights[states])
-                random = _mixed([self._random(int(s)) for s in states], weights[states])
-                predicted = _mixed([self.agent.returns(self._see(int(s)), c) for s in states], weights[states])
-                assert returns is not None
-                assert predicted is not None
-                error = parts[0][1](objective) if len(states) == 1 else float("nan") if self.episodes else 0.0
+                returns, error = self._returns(None, np.array(c))
+                predicted = _mixed([self.agent.returns(self._see(s), c) for s in states], weights[states])
                 yield Graded(
                     None, c, level, optimize(self.mdp, objective, self.horizon).bounds[1], float(objective(returns)),
-                    error, _value(objective, random, None), _distance(predicted, returns),
+                    error(objective), _value(objective, random, None), _distance(predicted, returns),
                 )  # fmt: skip
                 progress.update()
 
@@ -270,17 +268,22 @@ class _Examiner:
         onehot = not self.agent.spec.observation.count
         return np.eye(self.mdp.n_states, dtype=np.float32)[state] if onehot else state
 
-    def _returns(self, state: int, stock: Floats) -> tuple[Distribution, Callable[[Any], float]]:
-        """Law of the agent's return, and how to find the standard error of an objective of it."""
+    @cached_property
+    def _evaluation(self) -> Any:
+        return evaluate(self.mdp, self.agent, self.horizon)
+
+    def _returns(self, state: int | None, stock: Floats) -> tuple[Distribution, Callable[[Any], float]]:
+        """Law of the agent's return (None: from the initial states), and the standard error of an objective of it."""
         if self.episodes is None:
+            weights = start_distribution(self.mdp, state)
+            states = np.flatnonzero(weights > 0)
             try:
-                return evaluate(self.mdp, self.agent, self.horizon)(state, stock), lambda _: 0.0
+                laws = [self._evaluation(s, stock) for s in states.tolist()]
+                return (laws[0] if len(laws) == 1 else mixture(laws, weights[states])), lambda _: 0.0
             except NotOptimizableError:  # greedy, it may walk in circles for ever
                 pass
-        count = self.episodes or _EPISODES
-        runs = rollout(
-            self.mdp, self.agent, count, self.seed, stock, state, self.horizon or _MOST_STEPS
-        )  # fmt: skip
+        count, steps = self.episodes or _EPISODES, self.horizon or _MOST_STEPS
+        runs = rollout(self.mdp, self.agent, count, self.seed, stock, state, steps)
         return _empirical(runs.returns), lambda objective: _standard_error(objective, runs.returns, self.seed)
 
     def _random(self, state: int) -> Distribution | None:
@@ -315,9 +318,9 @@ def _mixed(laws: list[Distribution | None] | list[Distribution], weights: Floats
     return mixture(known, weights) if len(known) == len(laws) else None
 
 
-def _distance(predicted: Distribution, true: Distribution) -> float:
+def _distance(predicted: Distribution | None, true: Distribution) -> float:
     """W1; not for vectors with so many atoms that the transport problem would take long."""
-    if predicted.reward_dim > 1 and predicted.n_atoms * true.n_atoms > 2**18:
+    if predicted is None or (predicted.reward_dim > 1 and predicted.n_atoms * true.n_atoms > 2**18):
         return math.nan
     return float(wasserstein(predicted, true))
 

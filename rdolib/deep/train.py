@@ -373,9 +373,10 @@ class Rows:
         if not self.path.exists():
             return []
         with open(self.path, encoding="utf8", newline="") as file:
-            if self.path.suffix == ".jsonl":
-                return [json.loads(line) for line in file]
-            return [row | {"step": int(row["step"])} for row in csv.DictReader(file)]
+            if self.path.suffix == ".jsonl":  # the last line may be half of one
+                return [json.loads(line) for line in file if line.endswith("}\n")]
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            return [row | {"step": int(row["step"])} for row in rows]
 
 
 def train(
