@@ -21,13 +21,13 @@ from rdolib.deep.adam import Adam, flatten  # noqa: E402
 from rdolib.deep.agent import Spec  # noqa: E402
 from rdolib.deep.envs import Observation, random_action  # noqa: E402
 from rdolib.deep.networks import FAR, QuantileNetwork, StockFeatures, initialize  # noqa: E402
+from rdolib.deep.outer import best, require_same_utility, utility_of  # noqa: E402
 from rdolib.deep.replay import Replay, Transitions  # noqa: E402
 from rdolib.deep.utility import (  # noqa: E402
     TIE,
     action_values,
     greedy,
     require_learnable,
-    require_same_utility,
     torch_utility,
 )
 
@@ -452,6 +452,51 @@ def test_a_risk_measure_needs_the_utility_that_was_learned() -> None:
             require_same_utility(learned, rdo.CVaR(0.2))
     with pytest.raises(rdo.InvalidArgumentError, match="choose_stock takes an objective"):
         require_same_utility(rdo.Mean(), rdo.Mean())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss"),
+    [
+        # On a grid of b with step h = 1/100 the expression is missed by its slope times h / 2 at most.
+        (rdo.CVaR(0.2), 4 / 200),
+        (rdo.MeanCVaR(0.2, 0.5), 2.5 / 200),
+        (rdo.Expectile(0.3), 1 / 200),
+        (rdo.Quantile(0.3), 1 / 100),
+        (rdo.Quantile(0.3, side="upper"), 1 / 100),
+        (rdo.MeanVariance(0.5), 1e-4),
+        (rdo.Variance(), 1e-4),
+        (rdo.Sharpe(), 1e-3),
+    ],
+    ids=repr,
+)
+def test_the_outer_search_finds_the_best_plan(objective: rdo.Objective, loss: float) -> None:
+    table = {
+        0: {0: [(1.0, 1, 1.0, False)], 1: [(0.7, 1, 2.5, False), (0.3, 1, -1.0, False)]},
+        1: {0: [(0.5, 2, 0.5, True), (0.5, 2, 0.75, True)], 1: [(0.8, 2, 2.0, True), (0.2, 2, -3.0, True)]},
+    }
+    mdp = rdo.MDP.from_outcomes(table)
+    b = np.linspace(-4.0, 4.5, 851)
+    solution = rdo.value_iteration(mdp, utility_of(objective), stock=-b)
+    value = np.array([solution.objective_value(0, -x) for x in b])
+    stock = -b[best(objective, b, value)]
+    achieved = objective(solution.returns(0, stock))
+    optimum = rdo.optimize(mdp, objective).value
+    assert optimum - loss - 1e-9 <= achieved <= optimum + 1e-9
+
+
+def test_the_optimistic_search_is_a_minimum() -> None:
+    coin = rdo.examples.coin_helps()
+    b = np.linspace(0.0, 2.0, 301)
+    solution = rdo.value_iteration(coin.mdp, rdo.Surplus(), stock=-b)
+    value = np.array([solution.objective_value(0, -x) for x in b])
+    chosen = b[best(rdo.OptimisticCVaR(0.5), b, value)]
+    assert chosen == pytest.approx(2 / 3, abs=1 / 150)  # where the two lines meet, see the example
+
+
+def test_searches_without_a_candidate() -> None:
+    b = np.array([-2.0, -1.0])
+    assert best(rdo.Sharpe(), b, np.array([-1.0, -4.0])) == 1  # no b > 0: the largest
+    assert best(rdo.Quantile(0.1), b, np.array([0.5, 0.2])) == 0  # never likely enough: the likeliest
 
 
 def test_adam_equals_torch_adam() -> None:

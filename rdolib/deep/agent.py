@@ -14,7 +14,8 @@ from torch import Tensor
 from rdolib.deep.config import Config
 from rdolib.deep.envs import Observation
 from rdolib.deep.networks import QuantileNetwork
-from rdolib.deep.utility import action_values, greedy, require_same_utility, torch_utility
+from rdolib.deep.outer import best, require_same_utility, utility_of
+from rdolib.deep.utility import action_values, greedy, torch_utility
 from rdolib.distributions import Distribution
 from rdolib.errors import InvalidArgumentError
 from rdolib.objectives import ExpectedUtility
@@ -207,7 +208,7 @@ class Agent:
     # ------------------------------------------------------------------ choosing the stock
 
     def choose_stock(self, objective: OuterSearch, observation: ArrayLike | None = None) -> float:
-        """The initial stock from which an objective of the law of ``G``, such as CVaR, is largest by prediction.
+        """The initial stock that an objective of the law of ``G``, such as CVaR, wants, by the predicted laws.
 
         This is the outer search of `rdolib.optimize` on what the agent has learned: one training run with the
         objective's utility (`Shortfall` for CVaR) serves every level.
@@ -215,7 +216,7 @@ class Agent:
         Parameters
         ----------
         objective : OuterSearch
-            Such as ``rdo.CVaR(0.05)``. For `OptimisticCVaR` the best stock without a lottery.
+            Such as ``rdo.CVaR(0.05)``. For `OptimisticCVaR` the stock of one component of the lottery.
         observation : one observation, optional
             By default the initial ones, with their probabilities.
 
@@ -230,20 +231,15 @@ class Agent:
             starts, _, single = self._inputs(observation, 0.0)
             if not single:
                 raise InvalidArgumentError("choose_stock takes one observation, or none for the initial ones")
-            weights = torch.ones(1, dtype=torch.float64)
-        stocks = np.linspace(self.spec.low[0], self.spec.high[0], CANDIDATES)
-        values = [objective(law) for law in self._start_laws(starts, weights, stocks)]
-        return float(stocks[int(np.argmax(values))])
-
-    def _start_laws(self, starts: Tensor, weights: Tensor, stocks: Floats) -> list[Distribution]:
-        """Predicted laws of the return from the initial observations, one for each stock."""
-        k, n = len(starts), len(stocks)
-        c = torch.as_tensor(stocks, device=self.device).repeat_interleave(k)[:, None]
-        repeated = starts.repeat(n, *[1] * (starts.dim() - 1))
-        law = self._greedy(repeated, c)[0][..., 0].double().cpu().numpy().reshape(n, -1)
-        count = self.config.quantiles
-        probs = np.repeat(weights.cpu().numpy(), count) / count
-        return [Distribution(atoms, probs / probs.sum()) for atoms in law]
+            weights = torch.ones(1, dtype=torch.float64, device=self.device)
+        b = torch.linspace(-self.spec.high[0], -self.spec.low[0], CANDIDATES, dtype=torch.float64, device=self.device)
+        utility = torch_utility(utility_of(objective), 1, self.spec.margin)
+        value = torch.zeros_like(b)
+        for start, weight in zip(starts, weights, strict=True):
+            stocks = -b[:, None]
+            laws, _ = self._greedy(start.expand(CANDIDATES, *start.shape), stocks)
+            value += weight * utility(laws.double() + stocks[:, None]).mean(-1)
+        return -float(b[best(objective, b.cpu().numpy(), value.cpu().numpy())]) + 0.0
 
     # ------------------------------------------------------------------ keeping
 

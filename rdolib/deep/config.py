@@ -73,11 +73,11 @@ class Config:
     warmup: int = 2000
     batch: int = 256
     capacity: int = 100_000
-    quantiles: int = 50
+    quantiles: int = 100
     hidden: tuple[int, ...] = (128, 128)
     learning_rate: float = 2e-3
     final_learning_rate: float = 2e-5
-    kappa: float = 0.01
+    kappa: float = 0.001
     target_every: int = 50
     double: bool = False
     editing: bool = True

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rdolib._rungs import require_plannable
-from rdolib.errors import InvalidArgumentError, NotOptimizableError
+from rdolib.errors import NotOptimizableError
 from rdolib.mdp import MDP
 from rdolib.objectives import (
     ZERO,
@@ -31,7 +31,6 @@ from rdolib.objectives import (
     Threshold,
     TwoSlope,
 )
-from rdolib.risk import CVaR, Expectile, MeanCVaR, MeanVariance, OptimisticCVaR, OuterSearch, Quantile, Sharpe, Variance
 
 
 @dataclass(frozen=True)
@@ -142,37 +141,3 @@ def greedy(worth: Tensor, available: Tensor | None) -> Tensor:
     slack = TIE * best.abs().clamp(min=1.0)
     good = worth >= torch.where(best.isfinite(), best - slack, best)
     return good.to(torch.uint8).argmax(-1)
-
-
-def utility_of(objective: Objective) -> ExpectedUtility:
-    """The utility of ``G - b`` by which an objective that chooses its initial stock is reached (`rdolib.risk`)."""
-    if isinstance(objective, CVaR):
-        return Shortfall()
-    if isinstance(objective, OptimisticCVaR):
-        return Surplus()
-    if isinstance(objective, MeanCVaR):
-        return TwoSlope(*objective.two_slopes)
-    if isinstance(objective, Expectile):
-        return TwoSlope(1.0 - objective.level, objective.level)
-    if isinstance(objective, Quantile):
-        return Threshold()
-    if isinstance(objective, Variance | MeanVariance | Sharpe):
-        return Quadratic()
-    raise InvalidArgumentError(
-        f"choose_stock takes an objective that chooses its initial stock, such as rdo.CVaR(0.1); got {objective!r}"
-    )
-
-
-def require_same_utility(learned: ExpectedUtility, objective: OuterSearch) -> None:
-    """`InvalidArgumentError` unless the learned utility is, up to a positive factor, the one the objective needs."""
-    needed = utility_of(objective)
-    if needed.slopes is None or learned.slopes is None:
-        same = type(needed) is type(learned)
-    else:
-        (a, b), (x, y) = needed.slopes, learned.slopes
-        same = abs(a * y - b * x) <= 1e-9 * (abs(a) + abs(b)) * (abs(x) + abs(y)) and a * x + b * y > 0
-    if not same:
-        raise InvalidArgumentError(
-            f"{objective!r} is reached with the utility of {needed!r}, and this agent has learned {learned!r}; train "
-            f"one with {needed!r}"
-        )
