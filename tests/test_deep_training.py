@@ -676,6 +676,7 @@ def test_the_command_line_trains_resumes_and_grades(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch about itself, while it compiles
 def test_the_compiled_loss_learns_the_same() -> None:
     config = replace(SMALL, steps=10)
     eager = train(TabularEnv(bets(), 16), rdo.TargetReturn(), config)

@@ -68,12 +68,12 @@ class Config:
     (-3.0,)
     """
 
-    steps: int = 6000
+    steps: int = 8000
     updates: int = 1
     warmup: int = 2000
     batch: int = 256
     capacity: int = 100_000
-    quantiles: int = 100
+    quantiles: int = 200
     hidden: tuple[int, ...] = (128, 128)
     learning_rate: float = 2e-3
     final_learning_rate: float = 2e-5
