@@ -142,7 +142,12 @@ def test_edited_stocks_are_those_of_the_same_path_from_another_start() -> None:
     edited, own = learner.edited(batch), batch.scale[:, None] * batch.start + batch.earned
     start = (edited - batch.earned) / batch.scale[:, None]
     low, high = learner.spec.low[0], learner.spec.high[0]
-    assert ((start >= low - 1e-9) & (start <= high + 1e-9)).all() and len(start.unique()) == 200
+    # The range is -3.5 to 3.5; stocks beyond 1.5 times that are drawn anew, from within.
+    assert (low, high) == (-3.5, 3.5) and (edited.abs() <= 5.25).all() and len(edited.unique()) == 200
+    inside = ((start >= low - 1e-9) & (start <= high + 1e-9))[:, 0]
+    assert inside[batch.scale == 1.0].all()  # at the first step stocks are initial stocks
+    # At the third, 4 (c0 + ...) lies within 5.25 for three in eight of the initial stocks.
+    assert 0.2 < inside[batch.scale == 4.0].double().mean() < 1.0
     learner.config = replace(SMALL, editing=False)
     assert torch.equal(learner.edited(batch), own)
 
@@ -572,7 +577,7 @@ def test_vector_rewards_keep_both_components_near_zero() -> None:
         for s in range(2)
     }
     mdp = rdo.MDP.from_outcomes(table)
-    agent = train(TabularEnv(mdp, 32), rdo.Homeostasis(), replace(LEARN, steps=500, quantiles=8))
+    agent = train(TabularEnv(mdp, 32), rdo.Homeostasis(), replace(LEARN, steps=500, particles=8))
     stocks = np.array([[-2.0, 0.0], [0.0, -2.0], [-1.0, -1.0], [-1.0, 0.0], [0.0, 0.0]])
     report = grade(agent, mdp, stocks=stocks)
     assert report.optimum.tolist() == [0.0] * 5

@@ -64,8 +64,8 @@ class Spec:
         low, high = (torch.tensor(x, dtype=torch.float64) for x in (self.span_low, self.span_high))
         span = torch.where(high > low, high - low, 1.0)
         return QuantileNetwork(
-            self.observation.count, self.observation.shape, self.n_actions, config.quantiles, config.hidden, low,
-            low + span, 0.5 * span, device="meta",
+            self.observation.count, self.observation.shape, self.n_actions, config.atoms(self.reward_dim),
+            config.hidden, low, low + span, 0.5 * span, device="meta",
         )  # fmt: skip
 
 
@@ -234,12 +234,13 @@ class Agent:
             weights = torch.ones(1, dtype=torch.float64, device=self.device)
         b = torch.linspace(-self.spec.high[0], -self.spec.low[0], CANDIDATES, dtype=torch.float64, device=self.device)
         utility = torch_utility(utility_of(objective), 1, self.spec.margin)
-        value = torch.zeros_like(b)
-        for start, weight in zip(starts, weights, strict=True):
-            stocks = -b[:, None]
-            laws, _ = self._greedy(start.expand(CANDIDATES, *start.shape), stocks)
-            value += weight * utility(laws.double() + stocks[:, None]).mean(-1)
-        return -float(b[best(objective, b.cpu().numpy(), value.cpu().numpy())]) + 0.0
+        atoms = torch.cat(
+            [self._greedy(start.expand(CANDIDATES, *start.shape), -b[:, None])[0][..., 0] for start in starts], dim=1
+        ).double()
+        probs = weights.repeat_interleave(self.config.quantiles) / self.config.quantiles
+        value = utility((atoms - b[:, None])[..., None]) @ probs
+        own = [objective(Distribution(row, probs.cpu().numpy())) for row in atoms.cpu().numpy()]
+        return -float(b[best(objective, b.cpu().numpy(), value.cpu().numpy(), np.array(own))]) + 0.0
 
     # ------------------------------------------------------------------ keeping
 

@@ -172,7 +172,10 @@ def agent_of(
         learned = objective_of_json(meta["objective"], objective)
         require_learnable(learned, spec.gamma, spec.reward_dim)
         size = max(config.hidden) * (max(config.hidden) * len(config.hidden) + spec.observation.count)
-        if size + spec.n_actions * config.quantiles * spec.reward_dim * config.hidden[-1] > _LARGEST_NETWORK:
+        if (
+            size + spec.n_actions * config.atoms(spec.reward_dim) * spec.reward_dim * config.hidden[-1]
+            > _LARGEST_NETWORK
+        ):
             raise ValueError("a network that large is not loaded")
         network = spec.network(config)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:

@@ -34,7 +34,9 @@ class Config:
     capacity : int
         Transitions that the replay holds; the oldest are overwritten.
     quantiles : int
-        Quantiles (particles, for vector rewards) per action.
+        Quantiles per action, for scalar rewards. An event rarer than one in so many is hardly seen.
+    particles : int
+        Particles per action, for vector rewards. Their loss takes time proportional to the square.
     hidden : tuple of int
         Widths of the hidden layers.
     learning_rate, final_learning_rate : float
@@ -68,12 +70,13 @@ class Config:
     (-3.0,)
     """
 
-    steps: int = 8000
+    steps: int = 10_000
     updates: int = 1
     warmup: int = 2000
-    batch: int = 256
+    batch: int = 128
     capacity: int = 100_000
     quantiles: int = 200
+    particles: int = 32
     hidden: tuple[int, ...] = (128, 128)
     learning_rate: float = 2e-3
     final_learning_rate: float = 2e-5
@@ -90,7 +93,17 @@ class Config:
     log_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "updates", "warmup", "batch", "capacity", "quantiles", "target_every", "log_every"):
+        for name in (
+            "steps",
+            "updates",
+            "warmup",
+            "batch",
+            "capacity",
+            "quantiles",
+            "particles",
+            "target_every",
+            "log_every",
+        ):
             _require_positive_int(getattr(self, name), name)
         if not self.hidden or not isinstance(self.hidden, tuple):
             raise InvalidArgumentError(
@@ -146,6 +159,10 @@ class Config:
         return self.final_learning_rate + 0.5 * (self.learning_rate - self.final_learning_rate) * (
             1.0 + math.cos(math.pi * done)
         )
+
+    def atoms(self, reward_dim: int) -> int:
+        """Number of atoms of a learned law."""
+        return self.quantiles if reward_dim == 1 else self.particles
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a dictionary that JSON can hold."""

@@ -282,7 +282,9 @@ class _Examiner:
                 return (laws[0] if len(laws) == 1 else mixture(laws, weights[states])), lambda _: 0.0
             except NotOptimizableError:  # greedy, it may walk in circles for ever
                 pass
-        count, steps = self.episodes or _EPISODES, self.horizon or _MOST_STEPS
+        count, steps = self.episodes or _EPISODES, self.horizon
+        if steps is None and self.mdp.gamma == 1:
+            steps = _MOST_STEPS  # without discount an episode need not end
         runs = rollout(self.mdp, self.agent, count, self.seed, stock, state, steps)
         return _empirical(runs.returns), lambda objective: _standard_error(objective, runs.returns, self.seed)
 

@@ -22,8 +22,8 @@ from rdolib.errors import InvalidArgumentError
 
 #: Numbers of centers at the scales of the stock's features; the width of a feature is the distance of centers.
 SCALES = (1, 4, 16, 64)
-#: Where the linear feature is cut off, in units of half the range.
-FAR = 3.0
+#: Where the linear feature is cut off, in units of half the range; farther stocks are all alike to the network.
+FAR = 1.5
 #: Layers of the encoder of images: (channels, kernel, stride).
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
@@ -54,6 +54,11 @@ class StockFeatures(nn.Module):
     def count(self) -> int:
         """Number of features."""
         return len(self.low) * (sum(SCALES) + 1)
+
+    def box(self, far: float) -> tuple[Tensor, Tensor]:
+        """The range (m,) to (m,), made ``far`` times as wide around its middle."""
+        middle, half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
+        return middle - far * half, middle + far * half
 
     def forward(self, stock: Tensor) -> Tensor:
         """Features of stocks."""

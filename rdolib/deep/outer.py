@@ -1,10 +1,13 @@
 """The outer search on what an agent has learned: which initial stock a risk measure wants.
 
 The optimum of every objective of `rdolib.risk` is an extremum, or a root, over a number ``b`` of an expression in
-``V_f(-b) = max_pi E f(G - b)`` (the table there). The agent predicts ``V_f(-b)`` at every ``b``, so the same expression
-is searched here, over many candidates. The objective of the predicted law itself would do in theory, for the best ``b``
-gives both the same value; but it is flatter, and errors of prediction then decide (`Agent.choose_stock` would pick a
-stock whose policy does not aim at the tail at all).
+``V_f(-b) = max_pi E f(G - b)`` (the table there). The agent predicts the law of ``G`` at every ``b``, and with it
+``V_f(-b)``, so the same expression is searched here, over many candidates.
+
+*Two witnesses.* Where the extremum is a maximum, the objective of the law itself is another function of ``b`` with the
+same maximum at the same ``b``: it lies above the expression, and below the optimum, which both attain. The expression
+has a sharp peak, whose place is exact only up to errors of prediction; the objective is constant as long as the policy
+is, so it tells one policy from the next, but hardly those far from the best. Their sum has the merits of both.
 """
 
 from __future__ import annotations
@@ -53,22 +56,25 @@ def require_same_utility(learned: ExpectedUtility, objective: OuterSearch) -> No
         )
 
 
-def best(objective: OuterSearch, b: Floats, value: Floats) -> int:
-    """Index of the best of ascending candidates ``b`` (n,), given ``V_f(-b)`` (n,) for the objective's utility."""
+def best(objective: OuterSearch, b: Floats, value: Floats, own: Floats) -> int:
+    """Index of the best of ascending candidates ``b`` (n,).
+
+    ``value`` (n,) is ``V_f(-b)`` for the objective's utility, ``own`` (n,) the objective of the law from ``-b``.
+    """
     if isinstance(objective, CVaR):
-        return int(np.argmax(b + value / objective.level))
+        return int(np.argmax(b + value / objective.level + own))
     if isinstance(objective, OptimisticCVaR):  # a minimum: each b is the price of one more return in the best part
         return int(np.argmin(b + value / objective.level))
     if isinstance(objective, MeanCVaR):
-        return int(np.argmax(b + value))
+        return int(np.argmax(b + value + own))
     if isinstance(objective, Expectile):
         return int(np.argmin(np.abs(value)))
     if isinstance(objective, Quantile):
         reached = value > 1 - objective.level if objective.side == "lower" else value >= 1 - objective.level
         return int(np.flatnonzero(reached)[-1]) if reached.any() else int(np.argmax(value))
     if isinstance(objective, MeanVariance):
-        return int(np.argmax(b + objective.weight * value))
+        return int(np.argmax(b + objective.weight * value + own))
     if isinstance(objective, Sharpe):
         positive = np.where(b > 0, b, np.nan)
         return int(np.nanargmax(value / positive**2)) if (b > 0).any() else len(b) - 1
-    return int(np.argmax(value))  # Variance
+    return int(np.argmax(value + own))  # Variance

@@ -10,7 +10,7 @@ and the quantiles of ``(s, c, a)`` move towards ``r + gamma q_i(s', c', a')``. T
 iteration. A terminated transition has the target ``r``; one that was cut off has not.
 
 *Stock editing.* Rewards and transitions do not depend on the stock. So ``c`` is not the stock that the transition was
-made with but the one it would have had from an initial stock drawn afresh.
+made with but the one it would have had from an initial stock drawn afresh, so that stocks follow the reachable range.
 
 Source: Ávila Pires et al. (2025), the agent there called D-eta-N; Mnih et al. (2015) and van Hasselt et al. (2016) for
 the parts it shares with other deep Q-learning; Dabney et al. (2018) for the loss.
@@ -36,7 +36,7 @@ from rdolib.deep.checkpoint import CheckpointError, agent_of, agent_tensors, des
 from rdolib.deep.config import Config
 from rdolib.deep.envs import Env, TabularEnv, random_action
 from rdolib.deep.losses import energy_distance, quantile_huber
-from rdolib.deep.networks import QuantileNetwork, initialize
+from rdolib.deep.networks import FAR, QuantileNetwork, initialize
 from rdolib.deep.replay import Replay, Transitions
 from rdolib.deep.utility import Utility, action_values, greedy, require_learnable, torch_utility
 from rdolib.errors import InvalidArgumentError
@@ -106,6 +106,7 @@ class Learner:
             torch.tensor(x, dtype=torch.float64, device=self.device) for x in (self.spec.low, self.spec.high)
         )
         self.online = self.spec.network(config)
+        self.far_low, self.far_high = (x.to(self.device) for x in self.online.features.box(FAR))
         initialize(self.online, self.generator)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer, self.target_flat = Adam(self.online), flatten(self.target)
@@ -117,7 +118,7 @@ class Learner:
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         self.first = env.starts()
         self.observation = env.reset(seed + _ENV_SEED)
-        self.start = self._draw_stocks(env.num_envs)
+        self.start = self._draw(env.num_envs, self.low, self.high)
         self.earned = torch.zeros_like(self.start)
         self.scale = torch.ones(env.num_envs, dtype=torch.float64, device=self.device)
 
@@ -167,7 +168,7 @@ class Learner:
         worth = self.utility(self.start + returns)
         ended = over.double()
         self._sums[:3] += torch.stack([ended.sum(), (ended * worth).sum(), (ended * returns[:, 0]).sum()])
-        self.start = torch.where(over[:, None], self._draw_stocks(len(over)), self.start)
+        self.start = torch.where(over[:, None], self._draw(len(over), self.low, self.high), self.start)
         self.earned = torch.where(over[:, None], 0.0, earned)
         self.scale = torch.where(over, 1.0, scale)
 
@@ -184,9 +185,17 @@ class Learner:
         self._sums[3:] += torch.stack([loss.detach().double(), torch.ones_like(loss, dtype=torch.float64)])
 
     def edited(self, batch: Transitions) -> Tensor:
-        """Stocks (B, m) at which a batch is learned: from fresh initial stocks, or without editing from its own."""
-        start = self._draw_stocks(len(batch.action)) if self.config.editing else batch.start
-        return batch.scale[:, None] * start + batch.earned
+        """Stocks (B, m) at which a batch is learned: from fresh initial stocks, or without editing from its own.
+
+        A stock so far out that the network could not tell it from a farther one is drawn anew from all nearer ones:
+        with a discount most stocks of late steps would be such.
+        """
+        n = len(batch.action)
+        if not self.config.editing:
+            return batch.scale[:, None] * batch.start + batch.earned
+        stock = batch.scale[:, None] * self._draw(n, self.low, self.high) + batch.earned
+        near = ((stock >= self.far_low) & (stock <= self.far_high)).all(-1, keepdim=True)
+        return torch.where(near, stock, self._draw(n, self.far_low, self.far_high))
 
     def _loss(self, batch: Transitions, stock: Tensor, available: Tensor | None) -> Tensor:
         with torch.no_grad():
@@ -200,10 +209,10 @@ class Learner:
         unit = size[0]
         return quantile_huber(chosen[..., 0] / unit, wanted[..., 0] / unit, self.taus, self.config.kappa).mean()
 
-    def _draw_stocks(self, n: int) -> Tensor:
-        """Initial stocks (n, m), uniform in their range."""
-        uniform = torch.rand(n, len(self.low), dtype=torch.float64, device=self.device, generator=self.generator)
-        return self.low + uniform * (self.high - self.low)
+    def _draw(self, n: int, low: Tensor, high: Tensor) -> Tensor:
+        """Stocks (n, m), uniform in a box."""
+        uniform = torch.rand(n, len(low), dtype=torch.float64, device=self.device, generator=self.generator)
+        return low + uniform * (high - low)
 
     # ------------------------------------------------------------------ reading
 
