@@ -171,11 +171,8 @@ def agent_of(
         config, spec, trained = Config.from_json(meta["config"]), _spec(meta["spec"]), int(meta["trained"])
         learned = objective_of_json(meta["objective"], objective)
         require_learnable(learned, spec.gamma, spec.reward_dim)
-        size = max(config.hidden) * (max(config.hidden) * len(config.hidden) + spec.observation.count)
-        if (
-            size + spec.n_actions * config.atoms(spec.reward_dim) * spec.reward_dim * config.hidden[-1]
-            > _LARGEST_NETWORK
-        ):
+        width, outputs = max(config.hidden), spec.n_actions * config.atoms(spec.reward_dim) * spec.reward_dim
+        if width * (width * len(config.hidden) + spec.observation.count + outputs) > _LARGEST_NETWORK:
             raise ValueError("a network that large is not loaded")
         network = spec.network(config)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:

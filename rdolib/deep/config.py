@@ -93,7 +93,7 @@ class Config:
     log_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in (
+        counts = (
             "steps",
             "updates",
             "warmup",
@@ -103,7 +103,8 @@ class Config:
             "particles",
             "target_every",
             "log_every",
-        ):
+        )
+        for name in counts:
             _require_positive_int(getattr(self, name), name)
         if not self.hidden or not isinstance(self.hidden, tuple):
             raise InvalidArgumentError(

@@ -52,8 +52,8 @@ class Graded:
         The initial stock: given, or for a risk measure the one that the agent chose.
     level : float or None
         Of the risk measure.
-    optimum : float
-        Upper bound of the optimum; exact up to rounding where the solver is.
+    optimum, lower : float
+        Upper and lower bound of the optimum; equal up to rounding where the solver is exact.
     achieved : float
         Of the agent's greedy policy.
     standard_error : float
@@ -69,6 +69,7 @@ class Graded:
     stock: Any
     level: float | None
     optimum: float
+    lower: float
     achieved: float
     standard_error: float
     random: float
@@ -76,7 +77,7 @@ class Graded:
 
     @property
     def regret(self) -> float:
-        """Optimum minus achieved."""
+        """Upper bound of the optimum minus achieved; where the bounds differ, the true regret may be smaller."""
         return self.optimum - self.achieved
 
     @property
@@ -241,7 +242,7 @@ class _Examiner:
                     returns, error = self._returns(state, c)
                     stock = float(c) if mdp.reward_dim == 1 else tuple(c.tolist())
                     yield Graded(
-                        state, stock, None, float(solution.bounds(state, c)[1]), float(objective(returns + c)),
+                        state, stock, None, *_bounds(solution.bounds(state, c)), float(objective(returns + c)),
                         error(lambda x, c=c: objective(x + c)), _value(objective, random, c),
                         _distance(self.agent.returns(self._see(state), c), returns),
                     )  # fmt: skip
@@ -258,8 +259,8 @@ class _Examiner:
                 returns, error = self._returns(None, np.array(c))
                 predicted = _mixed([self.agent.returns(self._see(s), c) for s in states], weights[states])
                 yield Graded(
-                    None, c, level, optimize(self.mdp, objective, self.horizon).bounds[1], float(objective(returns)),
-                    error(objective), _value(objective, random, None), _distance(predicted, returns),
+                    None, c, level, *_bounds(optimize(self.mdp, objective, self.horizon).bounds),
+                    float(objective(returns)), error(objective), _value(objective, random, None), _distance(predicted, returns),
                 )  # fmt: skip
                 progress.update()
 
@@ -307,6 +308,11 @@ class _Examiner:
         if mesh is not None:
             stocks = np.rint(stocks / float(mesh)) * float(mesh)
         return stocks[:, 0] if spec.reward_dim == 1 else stocks
+
+
+def _bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Upper and lower."""
+    return float(bounds[1]), float(bounds[0])
 
 
 def _value(objective: Objective, law: Distribution | None, stock: Floats | None) -> float:
