@@ -201,6 +201,16 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert not torch.equal(weights(one), weights(train(env, rdo.TargetReturn(), SMALL, seed=4)))
 
 
+def test_the_number_of_threads_is_left_as_it_was() -> None:
+    torch.set_num_threads(2)
+    try:
+        one = train(TabularEnv(bets(), 16), rdo.TargetReturn(), replace(SMALL, steps=10))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(weights(one), weights(train(TabularEnv(bets(), 16), rdo.TargetReturn(), one.config)))
+
+
 class StoppedError(Exception):
     """Stands for a machine that is switched off."""
 

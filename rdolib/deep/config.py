@@ -16,6 +16,8 @@ from rdolib.errors import InvalidArgumentError
 
 Box = tuple[float, ...]
 
+_COUNTS = "steps updates warmup batch capacity quantiles particles target_every threads log_every".split()
+
 
 @dataclass(frozen=True)
 class Config:
@@ -58,6 +60,8 @@ class Config:
     stock_low, stock_high : None, or tuple of m floats
         Range from which initial stocks are drawn. None: from minus the greatest to minus the least return, where the
         environment knows its MDP.
+    threads : int
+        Processor threads of torch while `train` runs; with networks this small more than one slow it down.
     compiled : bool
         Run the loss through ``torch.compile``.
     log_every : int
@@ -89,22 +93,12 @@ class Config:
     explore_fraction: float = 0.3
     stock_low: Box | None = None
     stock_high: Box | None = None
+    threads: int = 1
     compiled: bool = False
     log_every: int = 100
 
     def __post_init__(self) -> None:
-        counts = (
-            "steps",
-            "updates",
-            "warmup",
-            "batch",
-            "capacity",
-            "quantiles",
-            "particles",
-            "target_every",
-            "log_every",
-        )
-        for name in counts:
+        for name in _COUNTS:
             _require_positive_int(getattr(self, name), name)
         if not self.hidden or not isinstance(self.hidden, tuple):
             raise InvalidArgumentError(

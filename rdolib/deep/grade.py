@@ -260,7 +260,8 @@ class _Examiner:
                 predicted = _mixed([self.agent.returns(self._see(s), c) for s in states], weights[states])
                 yield Graded(
                     None, c, level, *_bounds(optimize(self.mdp, objective, self.horizon).bounds),
-                    float(objective(returns)), error(objective), _value(objective, random, None), _distance(predicted, returns),
+                    float(objective(returns)), error(objective), _value(objective, random, None),
+                    _distance(predicted, returns),
                 )  # fmt: skip
                 progress.update()
 

@@ -23,6 +23,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,17 @@ def _span(env: Env, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[tu
     )
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many processor threads for torch, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 # ---------------------------------------------------------------------- metrics
 
 
@@ -445,7 +457,7 @@ def train(
         learner.restore(checkpoint)
     rows = None if metrics is None else Rows(metrics, learner.step)
     settings = learner.config
-    with bar("training", settings.steps) as progress:
+    with _threads(settings.threads), bar("training", settings.steps) as progress:
         progress.update(learner.step)
         for step in learner.run():
             progress.update()
