@@ -16,7 +16,18 @@ from rdolib.errors import InvalidArgumentError
 
 Box = tuple[float, ...]
 
-_COUNTS = "steps updates warmup batch capacity quantiles particles target_every threads log_every".split()
+_COUNTS = [
+    "steps",
+    "updates",
+    "warmup",
+    "batch",
+    "capacity",
+    "quantiles",
+    "particles",
+    "target_every",
+    "threads",
+    "log_every",
+]
 
 
 @dataclass(frozen=True)
