@@ -16,18 +16,9 @@ from rdolib.errors import InvalidArgumentError
 
 Box = tuple[float, ...]
 
-_COUNTS = [
-    "steps",
-    "updates",
-    "warmup",
-    "batch",
-    "capacity",
-    "quantiles",
-    "particles",
-    "target_every",
-    "threads",
-    "log_every",
-]
+_COUNTS = (
+    "steps", "updates", "warmup", "batch", "capacity", "quantiles", "particles", "target_every", "threads", "log_every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
