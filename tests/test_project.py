@@ -115,9 +115,9 @@ LAYERS = [
     {"mdp", "stock", "distributions", "_atoms", "_projections", "_transport", "_graph", "_interned"},
     {"objectives"},
     {"risk", "bounds", "examples"},
-    {"dp", "evaluation", "improvement", "generalized", "shaping", "savings"},
+    {"dp", "evaluation", "improvement", "generalized", "shaping"},
     {"optimize", "simulate"},
-    {"constraints", "_surely"},
+    {"constraints", "_surely", "savings"},
     {"plotting"},
     {"notebook", "_book"},
 ]
