@@ -99,12 +99,14 @@ class _TwoSlopeSearch:
         assert start.mesh is not None
         open_above = start.greatest == np.inf
         # Without a greatest return and a price for falling short, g only approaches the best mean.
-        searched = [one for one in brackets if not (open_above and one.scale * self.below == 1)]
+        by_mean = [open_above and one.scale * self.below == 1 for one in brackets]
+        searched = [one for one, mean in zip(brackets, by_mean, strict=True) if not mean]
         if not searched:
             return [self._mean() for _ in brackets]
         top = max(self._top(one) for one in searched) if open_above else start.greatest
         scan = self._scan_lattice(start.mesh, top, min(searched, key=lambda one: one.level))
-        return [self._best(one, *scan) if one in searched else self._mean() for one in brackets]
+        best = iter(self._best(searched, *scan))
+        return [self._mean() if mean else next(best) for mean in by_mean]
 
     def _mean(self) -> Found:
         value, table = self.start.best_mean
@@ -119,12 +121,22 @@ class _TwoSlopeSearch:
         rest = 0.0 if bracket.weight == 1 else (1 - bracket.weight) * self.start.best_mean[0]
         return np.asarray(bracket.weight * b + rest)
 
-    def _best(self, bracket: _Bracket, b: Floats, solved: Solved) -> Found:
-        g = b + bracket.scale * solved.lower
-        chosen = int(np.argmax(g >= g.max() - 1e-12 * max(1.0, abs(float(g.max())))))
-        value = float(g[chosen])
-        upper = max(value, float((b + bracket.scale * solved.upper).max()))
-        return Found(value, upper, -float(b[chosen]) + 0.0, solved.table, self.start.solves)
+    def _best(self, brackets: list[_Bracket], b: Floats, solved: Solved) -> list[Found]:
+        """The best of many points for each bracket."""
+        found: list[Found] = []
+        at_once = max(1, _AT_ONCE**2 // len(b))
+        for first in range(0, len(brackets), at_once):
+            scale = np.array([[one.scale] for one in brackets[first : first + at_once]])
+            g = b + scale * solved.lower
+            top = g.max(axis=1, keepdims=True)
+            chosen = np.argmax(g >= top - 1e-12 * np.maximum(1.0, np.abs(top)), axis=1)
+            value = np.take_along_axis(g, chosen[:, None], axis=1)[:, 0]
+            upper = np.maximum(value, (b + scale * solved.upper).max(axis=1))
+            found += [
+                Found(v, u, -at + 0.0, solved.table, self.start.solves)
+                for v, u, at in zip(value.tolist(), upper.tolist(), b[chosen].tolist(), strict=True)
+            ]
+        return found
 
     # ------------------------------------------------------------- lattice
 
@@ -224,7 +236,7 @@ class _TwoSlopeSearch:
     def _read_certified(self, bracket: _Bracket) -> Found:
         """A certified table answers for many stocks; between the points the slopes bound ``g``."""
         b, solved = self.start.scan(self.utility)
-        found = self._best(bracket, b, solved)
+        found = self._best([bracket], b, solved)[0]
         g = b + bracket.scale * solved.upper
         least, most = (np.full(len(b) - 1, bracket.slope(np.array(below))) for below in (1.0, 0.0))
         between = _peak(g[:-1], g[1:], np.diff(b), least, most)

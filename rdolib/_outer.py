@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from rdolib._grid import GridTable
 from rdolib._lattice import WindowTable
 from rdolib._monotone import MonotoneTable
+from rdolib._progress import bar
 from rdolib._rungs import check_steps, solve_table
 from rdolib._tables import CutTable, Table
 from rdolib.distributions import Distribution
@@ -99,7 +100,8 @@ class Solved:
 class Start:
     """The initial states of one problem. ``weights`` (S,) is their distribution; ``solves`` counts tables.
 
-    ``scale``: the factor by which the rewards of ``mdp`` exceed those that were given.
+    ``scale``: the factor by which the rewards of ``mdp`` exceed those that were given. ``progress``: a bar to move at
+    every solve.
     """
 
     mdp: MDP
@@ -108,6 +110,7 @@ class Start:
     tol: float | None
     memory: int
     scale: float = 1.0
+    progress: Any = None
     solves: int = 0
 
     def __post_init__(self) -> None:
@@ -161,6 +164,8 @@ class Start:
 
     def _solve(self, utility: ExpectedUtility, b: Floats) -> Table:
         self.solves += 1
+        if self.progress is not None:
+            self.progress.update()
         tol = None if self.tol is None else self.tol * self.scale ** (utility.degree or 0.0)
         memory = min(self.memory, _LIGHT * self.mdp.n_states) if self._is_heavy(utility) else self.memory
         return solve_table(self.mdp, utility, np.unique(-b), self.horizon, tol, memory, self.states)
@@ -338,10 +343,11 @@ def found_by(
 ) -> list[Found]:
     """What a search finds, with the rewards scaled where they are small."""
     scale = _scale(mdp)
-    if scale == 1:
-        return search(Start(mdp, weights, horizon, tol, memory), objectives)
-    start = Start(replace(mdp, reward=mdp.reward * scale), weights, horizon, tol, memory, scale)
-    found = search(start, [_of_scaled(one, scale) for one in objectives])
+    with bar("searching for the initial stock, solves") as progress:
+        if scale == 1:
+            return search(Start(mdp, weights, horizon, tol, memory, progress=progress), objectives)
+        start = Start(replace(mdp, reward=mdp.reward * scale), weights, horizon, tol, memory, scale, progress)
+        found = search(start, [_of_scaled(one, scale) for one in objectives])
     return [_unscaled(one, scale, _power(objective)) for one, objective in zip(found, objectives, strict=True)]
 
 

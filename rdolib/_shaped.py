@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rdolib._canonical import Bools, Floats, Ints
 from rdolib._graph import ranges
+from rdolib._progress import bar
 from rdolib._reachable import BYTES_PER_OUTCOME, SAME_STOCK, Codes, Expansion, Problem, code, unknown_stock
 from rdolib.errors import MemoryLimitError, NotOptimizableError
 
@@ -102,27 +103,29 @@ def _close(problem: Problem, starts: Codes, limit: float) -> Codes:
     """All nodes reachable without a horizon."""
     nodes = frontier = starts
     work = 0
-    while len(frontier):
-        work += len(nodes)
-        found = Outcomes(problem, frontier, 0, False).nodes()
-        place = np.searchsorted(nodes, found)
-        known = nodes[np.minimum(place, len(nodes) - 1)] == found
-        frontier = found[~known]
-        nodes = np.insert(nodes, place[~known], frontier)
-        grows = problem.saturation is None and (np.abs(problem.units.stock(frontier.imag)) > _HUGE).any()
-        if grows or len(nodes) > limit or work > _PATIENCE:
-            raise NotOptimizableError(
-                "infinitely many stocks can be reached, or more than can be listed, so the shaped reward of "
-                f"{problem.objective!r} has no finite MDP; pass horizon=, or use rdo.value_iteration, which bounds "
-                "what it cuts off"
-            )
+    with bar("reachable stocks") as progress:
+        while len(frontier):
+            work += len(nodes)
+            found = Outcomes(problem, frontier, 0, False).nodes()
+            place = np.searchsorted(nodes, found)
+            known = nodes[np.minimum(place, len(nodes) - 1)] == found
+            frontier = found[~known]
+            nodes = np.insert(nodes, place[~known], frontier)
+            progress.update()
+            grows = problem.saturation is None and (np.abs(problem.units.stock(frontier.imag)) > _HUGE).any()
+            if grows or len(nodes) > limit or work > _PATIENCE:
+                raise NotOptimizableError(
+                    "infinitely many stocks can be reached, or more than can be listed, so the shaped reward of "
+                    f"{problem.objective!r} has no finite MDP; pass horizon=, or use rdo.value_iteration, which bounds "
+                    "what it cuts off"
+                )
     return nodes
 
 
 def _unroll(problem: Problem, starts: Codes, horizon: int, limit: float) -> list[Codes]:
     """The nodes of every step of a finite horizon."""
     layers, count = [starts], len(starts)
-    for t in range(1, horizon):
+    for t in bar("reachable stocks", steps=range(1, horizon)):
         layers.append(Outcomes(problem, layers[-1], horizon - t, False).nodes())
         count += len(layers[-1])
         if count > limit:
