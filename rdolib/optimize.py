@@ -235,8 +235,8 @@ def frontier(
 ) -> Frontier:
     """Plans for every level of a family of objectives.
 
-    For `CVaR` and `Quantile` one solve serves all levels where returns form a lattice; otherwise each level has its own
-    search.
+    For `CVaR` and `Quantile` one solve serves all levels where returns form a lattice. With a discount all levels of
+    `CVaR` share one search; every other level has its own.
 
     Parameters
     ----------
