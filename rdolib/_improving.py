@@ -14,6 +14,7 @@ from rdolib._checks import as_int
 from rdolib._progress import bar
 from rdolib._reachable import Problem, ReachableTable, close, layers
 from rdolib._rungs import check_effort, cut_depth, require_plannable
+from rdolib._tables import Wrapped
 from rdolib._unfolded import Unfolded
 from rdolib.dp import Policy
 from rdolib.errors import InvalidArgumentError, MemoryLimitError, NotOptimizableError
@@ -172,21 +173,20 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class Stopped(Wrapped):
     """A table whose policy can still be improved: exact values below, a certified bound of the optimum above."""
 
     table: ReachableTable
     error: Floats
     farthest: tuple[Floats, Floats]  # least and greatest return of each state
-    exact: bool = False
+
+    @property
+    def exact(self) -> bool:
+        return False
 
     @property
     def rung(self) -> str:
         return f"{self.table.rung}, not the last; the upper bound is certified"
-
-    @property
-    def iterations(self) -> int:
-        return self.table.iterations
 
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
         lower, upper = self.table.bounds(state, stock)
@@ -202,15 +202,6 @@ class Stopped:
         best = np.full(len(state), np.inf)
         best[known] = self.table.problem.objective.range_on(low[known], high[known], dim)[1]
         return best
-
-    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
-        return self.table.action(state, stock, t)
-
-    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
-        return self.table.side(state, stock, t)
-
-    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
-        return self.table.rests(state, stock)
 
 
 def farthest_returns(mdp: MDP, horizon: int | None) -> tuple[Floats, Floats]:

@@ -36,7 +36,7 @@ from rdolib._lattice import WindowTable
 from rdolib._monotone import MonotoneTable
 from rdolib._progress import bar
 from rdolib._rungs import check_steps, solve_table
-from rdolib._tables import CutTable, Table
+from rdolib._tables import CutTable, Table, Wrapped
 from rdolib.distributions import Distribution
 from rdolib.dp import Policy, law
 from rdolib.errors import NotOptimizableError
@@ -292,37 +292,22 @@ def answers_between(table: Table) -> bool:
 
 
 @dataclass(frozen=True)
-class ScaledTable:
+class ScaledTable(Wrapped):
     """A table of a problem with ``scale`` times the rewards, for the stocks of the problem itself."""
 
-    table: Table
     scale: float
+
+    def own(self, stock: Floats) -> Floats:
+        return self.scale * stock
 
     @property
     def rung(self) -> str:
         return f"{self.table.rung}; rewards times {self.scale:.6g}"
 
-    @property
-    def exact(self) -> bool:
-        return self.table.exact
-
-    @property
-    def iterations(self) -> int:
-        return self.table.iterations
-
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
-        lower, upper = self.table.bounds(state, self.scale * stock)
+        lower, upper = super().bounds(state, stock)
         power = self.scale ** _degree(self.table)
         return lower / power, upper / power
-
-    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
-        return self.table.action(state, self.scale * stock, t)
-
-    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
-        return self.table.side(state, self.scale * stock, t)
-
-    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
-        return self.table.rests(state, self.scale * stock)
 
 
 def _degree(table: Any) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rdolib._checks import as_int
 from rdolib._rungs import check_horizon, require_mdp, solve_table
-from rdolib._tables import Table
+from rdolib._tables import Table, Wrapped
 from rdolib.dp import Policy, plain
 from rdolib.errors import InvalidArgumentError, NotOptimizableError
 from rdolib.mdp import MDP
@@ -160,35 +160,13 @@ def first_surely(
 
 
 @dataclass(frozen=True)
-class PartialTable:
+class PartialTable(Wrapped):
     """A table for some components of the reward that is asked with stocks of all of them."""
 
-    table: Table
     components: tuple[int, ...]
 
-    @property
-    def rung(self) -> str:
-        return self.table.rung
-
-    @property
-    def exact(self) -> bool:
-        return self.table.exact
-
-    @property
-    def iterations(self) -> int:
-        return self.table.iterations
-
-    def _own(self, stock: Floats) -> Floats:
+    def own(self, stock: Floats) -> Floats:
         return squeezed(stock[:, list(self.components)])
-
-    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
-        return self.table.bounds(state, self._own(stock))
-
-    def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
-        return self.table.action(state, self._own(stock), t)
-
-    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
-        return self.table.side(state, self._own(stock), t)
 
     def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
         return np.zeros(len(state), dtype=np.bool_)  # the other components may go on

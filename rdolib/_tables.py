@@ -41,27 +41,58 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True)
-class CutTable:
-    """A table for a finite horizon that stands for an endless return, with the error of each state."""
+class Wrapped:
+    """A table that is asked through another: what a subclass does not say itself, the table inside says."""
 
     table: Table
-    error: Floats
-    exact: bool
+
+    def own(self, stock: Floats) -> Floats:
+        """The stocks of the table inside for stocks of this one."""
+        return stock
 
     @property
     def rung(self) -> str:
-        return f"{self.table.rung}, standing for an endless return to within {float(self.error.max()):.1g}"
+        return self.table.rung
+
+    @property
+    def exact(self) -> bool:
+        return self.table.exact
 
     @property
     def iterations(self) -> int:
         return self.table.iterations
 
     def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
-        lower, upper = self.table.bounds(state, stock)
-        return lower - self.error[state], upper + self.error[state]
+        return self.table.bounds(state, self.own(stock))
 
     def action(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int32]:
-        return self.table.action(state, stock, t)
+        return self.table.action(state, self.own(stock), t)
+
+    def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
+        return self.table.side(state, self.own(stock), t)
+
+    def rests(self, state: Ints, stock: Floats) -> NDArray[np.bool_]:
+        return self.table.rests(state, self.own(stock))
+
+
+@dataclass(frozen=True)
+class CutTable(Wrapped):
+    """A table for a finite horizon that stands for an endless return, with the error of each state."""
+
+    error: Floats
+    sharp: bool  # whether the error is rounding
+
+    @property
+    def rung(self) -> str:
+        return f"{self.table.rung}, standing for an endless return to within {float(self.error.max()):.1g}"
+
+    @property
+    def exact(self) -> bool:
+        return self.sharp
+
+    def bounds(self, state: Ints, stock: Floats) -> tuple[Floats, Floats]:
+        lower, upper = self.table.bounds(state, stock)
+        return lower - self.error[state], upper + self.error[state]
 
     def side(self, state: Ints, stock: Floats, t: int) -> NDArray[np.int8]:
         return np.zeros(len(state), dtype=np.int8)

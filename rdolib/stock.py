@@ -39,7 +39,7 @@ Bools = NDArray[np.bool_]
 
 #: Relative distance at which two stocks are one.
 SAME = 1e-12
-_NOISE = 1e-14  # of a stock: what the rounding of a few steps may leave of a zero
+_NOISE = 1e-14  # of the largest stock or reward: what the rounding of a few steps may leave of a zero
 _EDGE = 2e-13  # of a stock: what its last kept bits may be off at the edge of an indicator
 _LARGEST_DENOMINATOR = 10**6
 _LARGEST_INTEGER = 2.0**52
