@@ -182,7 +182,7 @@ class Learner:
         self.updates += 1
         self.optimizer.step(self.config.rate(self.step), self.updates)
         if self.updates % self.config.target_every == 0:
-            self.target_flat.copy_(self.optimizer.flat)
+            self.target_flat.copy_(self.optimizer.flat.detach())
         self._sums[3:] += torch.stack([loss.detach().double(), torch.ones_like(loss, dtype=torch.float64)])
 
     def edited(self, batch: Transitions) -> Tensor:
